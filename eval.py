@@ -1,0 +1,41 @@
+"""Scores a trained model: the checkpoint that is best on dev, on one split.
+
+  python eval.py --workdir=DIR --split=test
+
+Fields of the run's config may be changed for it: --config.data.path=DIR2,
+--config.data.languages="('de',)".
+"""
+
+from absl import flags
+
+from mner_jax import evaluation
+from mner_jax.config import from_config_dict, launch
+
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder of a train.py run.", required=True
+)
+_SPLIT = flags.DEFINE_enum(
+  "split", "test", ["train", "valid", "test"], "What to score."
+)
+_SHUFFLE_IMAGES = flags.DEFINE_bool(
+  "shuffle_images",
+  False,
+  "Give each sentence another one's picture: a control; nothing is written.",
+)
+
+
+def main():
+  config = from_config_dict(flags.FLAGS.config)
+  scores = evaluation.evaluate(
+    config,
+    _WORKDIR.value,
+    _SPLIT.value,
+    shuffle_images=_SHUFFLE_IMAGES.value,
+  )
+  if not _SHUFFLE_IMAGES.value:
+    evaluation.write(scores, _WORKDIR.value, _SPLIT.value)
+  print(evaluation.table(scores))
+
+
+if __name__ == "__main__":
+  launch(main, config_from_workdir=True)

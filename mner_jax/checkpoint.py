@@ -1,0 +1,116 @@
+"""Checkpoints of a run, through Orbax.
+
+Checkpoint k is the state after k updates. Two kinds are kept: the latest,
+from which a run goes on, and the best on dev, which is scored and used.
+"""
+
+import contextlib
+
+import jax
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from mner_jax import config as config_lib
+from mner_jax.config import UserError
+
+_KEPT = 2  # latest ones, so that a damaged one has one before it
+
+
+@contextlib.contextmanager
+def open_checkpoints(workdir):
+  """The run's checkpointer, closed at the end."""
+  policies = ocp.training.preservation_policies
+  checkpointer = ocp.training.Checkpointer(
+    epath.Path(workdir).resolve() / "checkpoints",
+    # The loop decides when; without this Orbax saves continuously.
+    save_decision_policy=(
+      ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+    ),
+    preservation_policy=policies.AnyPreservationPolicy(
+      [
+        policies.LatestN(_KEPT),
+        policies.BestN(
+          get_metric_fn=lambda metrics: metrics["f1"],
+          n=1,
+          keep_checkpoints_without_metrics=False,
+        ),
+      ]
+    ),
+    cleanup_tmp_directories=True,
+  )
+  try:
+    yield checkpointer
+  finally:
+    checkpointer.close()
+
+
+def save(checkpointer, step, state, f1=None):
+  """Saves `state`, a TrainState, with its dev F1 where one was measured."""
+  # Parameters apart: evaluation reads them without the optimizer's state.
+  state = state._asdict()
+  params = state.pop("params")
+  checkpointer.save_checkpointables(
+    step,
+    {"params": params, "rest": state},
+    metrics=None if f1 is None else {"f1": f1},
+    force=True,
+  )
+
+
+def restore(checkpointer, step, abstract_state):
+  """The TrainState of `step`, laid out as `abstract_state` says."""
+  rest = abstract_state._asdict()
+  params = rest.pop("params")
+  loaded = checkpointer.load_checkpointables(
+    step, {"params": params, "rest": rest}
+  )
+  return type(abstract_state)(params=loaded["params"], **loaded["rest"])
+
+
+def latest_step(checkpointer):
+  """Updates of the newest checkpoint, or None."""
+  latest = checkpointer.latest
+  return None if latest is None else latest.step
+
+
+def best_step(checkpointer):
+  """Updates of the checkpoint with the best dev F1; the later one of two."""
+  scored = [
+    (c.metrics["f1"], c.step) for c in checkpointer.checkpoints if c.metrics
+  ]
+  return max(scored)[1] if scored else None
+
+
+def restore_best(workdir, abstract_params):
+  """(step, parameters) of the best checkpoint on dev of a run."""
+  if not (epath.Path(workdir) / "checkpoints").is_dir():
+    raise UserError(f"{workdir}/checkpoints: not found; run train.py first")
+  with open_checkpoints(workdir) as checkpointer:
+    step = best_step(checkpointer)
+    if step is None:
+      raise UserError(
+        f"{workdir}/checkpoints: none was evaluated on dev yet; let train.py"
+        " run to its first evaluation"
+      )
+    loaded = checkpointer.load_checkpointables(
+      step, {"params": abstract_params}
+    )
+  return step, loaded["params"]
+
+
+def claim_workdir(workdir, config):
+  """Writes `config.json`, or checks that the one there is of this config."""
+  path = epath.Path(workdir) / "config.json"
+  if path.exists():
+    changed = config_lib.differences(config_lib.read_workdir(workdir), config)
+    if changed:
+      raise UserError(
+        f"{path}: this workdir is of another config ({'; '.join(changed)});"
+        " choose another --workdir, or the same settings to go on"
+      )
+  if jax.process_index() == 0:
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(config_lib.to_json(config))
+    except OSError as error:
+      raise UserError(f"{path}: cannot be written ({error})") from None

@@ -1,0 +1,366 @@
+"""Settings of an experiment, and the flags of every command.
+
+An experiment is a file in `mner_jax/configs/` whose `get_config()` returns a
+`ConfigDict`; `--config.a.b=value` overrides a field. `from_config_dict` turns
+it, once, into the frozen dataclasses below: everything after that is typed
+and validated. The defaults are those of the paper's authors.
+"""
+
+import dataclasses
+import json
+import re
+import sys
+import typing
+
+import ml_collections
+from absl import app, flags, logging
+from etils import epath
+from ml_collections import config_flags
+
+
+class UserError(Exception):
+  """Bad input: the message says what, where and what to do; exit code 2."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """What is read; sizes in word pieces."""
+
+  path: str = "synthetic"  # a folder, or "synthetic" for the embedded corpus
+  languages: tuple[str, ...] = ("en", "fr", "de", "es")
+  eval_languages: tuple[str, ...] = ()  # () = languages
+  images: str = "images"  # folder, relative to path; "" = no images
+  labels: tuple[str, ...] = ()  # entity types; () = those in the files
+  cache_dir: str = ""  # built data sets; "" = the TFDS default
+  buckets: tuple[int, ...] = (32, 64, 128)  # lengths a batch may have
+  workers: int = 4  # threads that decode images
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+  """The BERT-family encoder; defaults are bert-base-multilingual-cased."""
+
+  weights: str = ""  # Hub name or folder; "" = from scratch
+  # From scratch, the largest size of the vocabulary that is counted.
+  vocab_size: int = 119547
+  hidden_size: int = 768
+  num_layers: int = 12
+  num_heads: int = 12
+  intermediate_size: int = 3072
+  max_positions: int = 512
+  type_vocab_size: int = 2
+  layer_norm_eps: float = 1e-12
+  dropout: float = 0.1
+  attention_dropout: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class VitConfig:
+  """The fine-tuned image encoder; defaults are openai/clip-vit-base-patch32."""
+
+  weights: str = ""
+  enabled: bool = True
+  style: str = "clip"  # "clip" or "google": see models/vit.py
+  image_size: int = 224
+  patch_size: int = 32
+  hidden_size: int = 768
+  num_layers: int = 12
+  num_heads: int = 12
+  intermediate_size: int = 3072
+  layer_norm_eps: float = 1e-5
+
+  @property
+  def num_tokens(self):
+    """P: the class token and the patches."""
+    return 1 + (self.image_size // self.patch_size) ** 2
+
+
+@dataclasses.dataclass(frozen=True)
+class ResnetConfig:
+  """The scene encoder; defaults are ResNet-152."""
+
+  weights: str = ""
+  enabled: bool = True
+  image_size: int = 224
+  stages: tuple[int, ...] = (3, 8, 36, 3)  # bottleneck blocks per stage
+  width: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """2M-NER; without image branches it is BERT-CRF."""
+
+  text: TextConfig = TextConfig()
+  vit: VitConfig = VitConfig()
+  resnet: ResnetConfig = ResnetConfig()
+  fusion: str = "collaboration"
+  fusion_heads: int = 12
+  dropout: float = 0.1
+  # True: the forward pass of the authors' released code, faults included.
+  released: bool = False
+
+  @property
+  def multimodal(self):
+    """Whether the model has an image branch at all."""
+    return self.vit.enabled or self.resnet.enabled
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+  """L = 2 (alpha L_crf + (1 - alpha) L_cl)."""
+
+  alpha: float = 0.8
+  temperature: float = 0.5
+  contrastive: str = "nt_xent"  # "nt_xent", "clip" or "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+  """Adam; linear warm-up, then linear decay to 0 at the last step."""
+
+  learning_rate: float = 5e-5
+  warmup_steps: int = 0
+  weight_decay: float = 0.0
+  # Regexes over parameter paths: no gradient, no optimizer state.
+  frozen: tuple[str, ...] = (r"^resnet/",)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """The loop; intervals in steps, 0 = once an epoch."""
+
+  batch_size: int = 32  # over all devices and hosts
+  epochs: int = 8
+  eval_every: int = 0
+  checkpoint_every: int = 0
+  log_every: int = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Devices along each axis; one of them may be -1 = all that are left."""
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One experiment."""
+
+  seed: int = 19
+  data: DataConfig = DataConfig()
+  model: ModelConfig = ModelConfig()
+  loss: LossConfig = LossConfig()
+  optim: OptimConfig = OptimConfig()
+  train: TrainConfig = TrainConfig()
+  mesh: MeshConfig = MeshConfig()
+  dtype: str = "float32"  # of activations and matmuls; parameters are fp32
+  init_from: str = ""  # workdir whose best parameters to start from
+
+  @property
+  def tags(self):
+    """K tags in the order of the CRF: O, then B- and I- of each label."""
+    pairs = ((f"B-{t}", f"I-{t}") for t in self.data.labels)
+    return ("O", *(tag for pair in pairs for tag in pair))
+
+  def resolve(self, labels, vocab_size):
+    """This config with what the data and the tokenizer settle filled in."""
+    text = dataclasses.replace(self.model.text, vocab_size=vocab_size)
+    return dataclasses.replace(
+      self,
+      data=dataclasses.replace(self.data, labels=tuple(labels)),
+      model=dataclasses.replace(self.model, text=text),
+    )
+
+
+# What a resumed run may change without becoming another experiment.
+RESUMABLE = (
+  "data.path",
+  "data.images",
+  "data.cache_dir",
+  "data.workers",
+  "train.log_every",
+  "mesh.data",
+  "mesh.fsdp",
+  "mesh.tensor",
+  "dtype",
+)
+
+
+def defaults():
+  """The authors' settings as a ConfigDict, for `configs/*.py` to change."""
+  return ml_collections.ConfigDict(dataclasses.asdict(Config()))
+
+
+def _convert(kind, value, path):
+  """`value` as type `kind`, or a UserError that names the field."""
+  if dataclasses.is_dataclass(kind):
+    fields = {f.name: f.type for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(value) - set(fields)):
+      raise UserError(f"config: no field {path}{unknown[0]}")
+    return kind(
+      **{k: _convert(fields[k], v, f"{path}{k}.") for k, v in value.items()}
+    )
+  if typing.get_origin(kind) is tuple:
+    if not isinstance(value, list | tuple):
+      raise UserError(
+        f"config: {path[:-1]} must be a tuple such as ('en', 'de'),"
+        f" not {value!r}"
+      )
+    return tuple(_convert(typing.get_args(kind)[0], v, path) for v in value)
+  if kind is float and type(value) is int:
+    value = float(value)
+  if type(value) is not kind:
+    raise UserError(
+      f"config: {path[:-1]} must be {kind.__name__}, not {value!r}"
+    )
+  return value
+
+
+def _validate(config):
+  """Raises a UserError for a setting that could only fail later."""
+  choices = {
+    "model.fusion": (config.model.fusion, ("collaboration",)),
+    "model.vit.style": (config.model.vit.style, ("clip", "google")),
+    "loss.contrastive": (config.loss.contrastive, ("nt_xent", "clip", "none")),
+    "dtype": (config.dtype, ("float32", "bfloat16")),
+  }
+  for name, (value, known) in choices.items():
+    if value not in known:
+      raise UserError(f"config: {name} is {value!r}, not one of {known}")
+  positive = {
+    "train.batch_size": config.train.batch_size,
+    "train.epochs": config.train.epochs,
+    "train.log_every": config.train.log_every,
+    "data.workers": config.data.workers,
+    "loss.temperature": config.loss.temperature,
+  }
+  for name, value in positive.items():
+    if value <= 0:
+      raise UserError(f"config: {name} must be above 0, not {value!r}")
+  if not 0 <= config.loss.alpha <= 1:
+    raise UserError(f"config: loss.alpha is {config.loss.alpha}, not in [0, 1]")
+  if not config.data.languages:
+    raise UserError("config: data.languages is empty")
+  buckets = config.data.buckets
+  if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] < 8:
+    raise UserError(
+      f"config: data.buckets must be increasing and at least 8, not {buckets}"
+    )
+  if buckets[-1] > config.model.text.max_positions:
+    raise UserError(
+      f"config: data.buckets ends at {buckets[-1]}, above the text encoder's"
+      f" {config.model.text.max_positions} positions"
+    )
+  heads = {
+    "model.text": (config.model.text.hidden_size, config.model.text.num_heads),
+    "model.vit": (config.model.vit.hidden_size, config.model.vit.num_heads),
+    "model.fusion": (config.model.text.hidden_size, config.model.fusion_heads),
+  }
+  for name, (width, count) in heads.items():
+    if width % count:
+      raise UserError(f"config: {name}: {count} heads do not divide {width}")
+
+
+def from_config_dict(config_dict):
+  """The typed, validated `Config` of a ConfigDict or a dict."""
+  if isinstance(config_dict, ml_collections.ConfigDict):
+    config_dict = config_dict.to_dict()
+  config = _convert(Config, config_dict, "")
+  _validate(config)
+  return config
+
+
+def to_json(config):
+  """The text of a workdir's `config.json`."""
+  return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def differences(old, new):
+  """Fields in which two configs differ, as lines `a.b: old -> new`."""
+
+  def flatten(tree, prefix=""):
+    for name, value in tree.items():
+      if isinstance(value, dict):
+        yield from flatten(value, f"{prefix}{name}.")
+      else:
+        yield f"{prefix}{name}", value
+
+  old, new = (dict(flatten(dataclasses.asdict(c))) for c in (old, new))
+  return [
+    f"{name}: {old[name]!r} -> {new[name]!r}"
+    for name in old
+    if old[name] != new[name] and name not in RESUMABLE
+  ]
+
+
+def read_workdir(workdir):
+  """The `Config` that a workdir was trained with."""
+  path = epath.Path(workdir) / "config.json"
+  try:
+    return from_config_dict(json.loads(path.read_text()))
+  except FileNotFoundError:
+    raise UserError(
+      f"{path}: not found; is {workdir} the --workdir of a train.py run?"
+    ) from None
+  except ValueError as error:
+    raise UserError(f"{path}: not valid JSON ({error})") from None
+
+
+def launch(main, *, config_from_workdir=False):
+  """Parses the flags, runs `main()`; a UserError is one line, exit code 2.
+
+  With `config_from_workdir` the flag `--config` starts from the
+  `config.json` of `--workdir` instead of from an experiment's file.
+  """
+
+  def parse(argv):
+    try:
+      if config_from_workdir:
+        _define_workdir_config(argv)
+      rest = flags.FLAGS(argv)
+    except Exception as error:  # a config file may raise anything
+      _exit(_first_line(error))
+    if len(rest) > 1:
+      _exit(f"unexpected argument {rest[1]!r}; flags are written --name=value")
+    return rest
+
+  def run(_):
+    # TFDS and Orbax tell of every file they touch.
+    if not flags.FLAGS["verbosity"].present:
+      logging.set_verbosity(logging.ERROR)
+    try:
+      main()
+    except UserError as error:
+      _exit(str(error))
+
+  app.run(run, flags_parser=parse)
+
+
+def _define_workdir_config(argv):
+  found = re.search(r"(?:^|\0)--?workdir[=\0]([^\0]+)", "\0".join(argv[1:]))
+  if found:
+    config = dataclasses.asdict(read_workdir(found[1]))
+    config_flags.DEFINE_config_dict(
+      "config",
+      ml_collections.ConfigDict(config),
+      "Overrides of the run's config, --config.a.b=value.",
+      sys_argv=argv,
+    )
+
+
+def _first_line(error):
+  """The line of an exception, of ours or of the flag libraries, to show."""
+  text = str(error).strip() or type(error).__name__
+  if isinstance(error, UserError | flags.Error):
+    return text.splitlines()[0]
+  if isinstance(error, FileNotFoundError | IsADirectoryError):
+    return f"{error.filename}: {error.strerror}"
+  return f"{type(error).__name__}: {text.splitlines()[0]}"
+
+
+def _exit(message):
+  print(f"{sys.argv[0]}: error: {message}", file=sys.stderr)
+  sys.exit(2)

@@ -1,0 +1,1 @@
+"""Text and images: from files to batches of arrays. Nothing here uses JAX."""

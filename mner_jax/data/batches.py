@@ -1,0 +1,223 @@
+"""Batches as a pure function of seed and step, and their loading.
+
+The plan says which windows make up batch `step`; it is the same on every
+host, and each host loads its own rows of it. The position in the data is
+therefore one integer, the step.
+"""
+
+import functools
+
+import grain
+import numpy as np
+
+from mner_jax.config import UserError
+from mner_jax.data import formats, images, wordpiece
+
+PADDING = -1  # in a batch's ids: a row that counts in no mean
+
+
+class Plan:
+  """Which windows make up each batch, each batch from one length bucket.
+
+  An epoch is a permutation of all windows: every window comes once, and a
+  bucket's last batch is filled up with PADDING. The number of batches is the
+  same in every epoch.
+  """
+
+  def __init__(self, sizes, buckets, batch_size, seed=None):
+    """Plans batches.
+
+    Args:
+      sizes: pieces of each window.
+      buckets: increasing lengths; the last holds the longest window.
+      batch_size: rows of a batch, over all hosts.
+      seed: of the shuffling; None keeps the order (evaluation).
+    """
+    bucket = np.searchsorted(buckets, sizes)
+    self._buckets = [
+      (length, np.flatnonzero(bucket == b)) for b, length in enumerate(buckets)
+    ]
+    self.batch_size = batch_size
+    self.seed = seed
+    self.steps_per_epoch = sum(
+      -(-len(ids) // batch_size) for _, ids in self._buckets
+    )
+    # Loader threads may stand in two epochs at once.
+    self._epoch = functools.lru_cache(maxsize=2)(self._shuffle)
+
+  def _shuffle(self, epoch):
+    """The batches of an epoch: [(bucket length, ids [B])]."""
+    shuffled = self.seed is not None
+    rng = np.random.default_rng([self.seed or 0, epoch])
+    batches = []
+    for length, ids in self._buckets:
+      ids = rng.permutation(ids) if shuffled else ids
+      rows = -(-len(ids) // self.batch_size) * self.batch_size
+      padded = np.full(rows, PADDING)
+      padded[: len(ids)] = ids
+      batches += [(length, b) for b in padded.reshape(-1, self.batch_size)]
+    if shuffled:
+      batches = [batches[i] for i in rng.permutation(len(batches))]
+    return batches
+
+  def batch(self, step):
+    """(bucket length, ids [B]) of batch `step`, counted from 0."""
+    epoch, index = divmod(step, self.steps_per_epoch)
+    return self._epoch(epoch)[index]
+
+
+def empty(config, size, length):
+  """The arrays of a batch, see `Examples.rows`, in which no row counts."""
+  model = config.model
+  batch = {
+    "input_ids": np.zeros((size, length), np.int32),
+    "num_pieces": np.ones(size, np.int32),
+    "first_piece": np.ones((size, length), np.int32),
+    "tags": np.zeros((size, length), np.int32),
+    "num_words": np.ones(size, np.int32),
+    "weight": np.zeros(size, np.float32),
+    "window": np.full(size, PADDING, np.int32),
+  }
+  if model.multimodal:
+    batch["image_id"] = np.full(size, PADDING, np.int32)
+    batch["has_image"] = np.zeros(size, bool)
+  for name, encoder in (("pixels", model.vit), ("scene_pixels", model.resnet)):
+    if encoder.enabled:
+      side = encoder.image_size
+      batch[name] = np.zeros((size, side, side, 3), np.uint8)
+  return batch
+
+
+class Examples:
+  """A split, cut into windows, from which rows of batches are made."""
+
+  def __init__(self, split, tokenizer, config, *, picture_of=None):
+    """Cuts the sentences of `split` (a builders.Split) into windows.
+
+    Args:
+      split: the sentences and their pictures.
+      tokenizer: of the `tokenizers` library.
+      config: the experiment's Config, labels filled in.
+      picture_of: index of the example whose picture stands for that of
+        example i, to show what the pictures are worth; None = its own.
+    """
+    self.split = split
+    self.config = config
+    self.windows = wordpiece.windows(
+      tokenizer, split.sentences, config.data.buckets[-1]
+    )
+    self._tag_ids = {tag: i for i, tag in enumerate(config.tags)}
+    self._picture_of = picture_of
+    ids = {}
+    self._image_ids = [
+      ids.setdefault(s.image or i, len(ids))
+      for i, s in enumerate(split.sentences)
+    ]
+
+  def plan(self, *, seed=None):
+    """The batch plan over these windows."""
+    return Plan(
+      sizes=[len(w.pieces) for w in self.windows],
+      buckets=self.config.data.buckets,
+      batch_size=self.config.train.batch_size,
+      seed=seed,
+    )
+
+  def rows(self, length, ids, seed=None):
+    """The arrays of a batch: B rows, T = W = `length`.
+
+    Args:
+      length: T, pieces, and W, words, that each row is padded to.
+      ids: windows, or PADDING.
+      seed: of the random crops; None = centre crops (evaluation).
+
+    Returns:
+      input_ids [B, T] and num_pieces [B]; first_piece and tags [B, W] and
+      num_words [B]; weight [B], 0 for PADDING; window [B], the ids;
+      image_id [B], equal for equal pictures, and has_image [B]; pixels and
+      scene_pixels [B, S, S, 3] uint8 where the model has that encoder.
+    """
+    batch = empty(self.config, len(ids), length)
+    batch["window"][:] = ids
+    for row, i in enumerate(ids):
+      if i != PADDING:
+        self._text(batch, row, self.windows[i])
+        if self.config.model.multimodal:
+          rng = None if seed is None else np.random.default_rng([*seed, i])
+          self._picture(batch, row, self.windows[i].sentence, rng)
+    return batch
+
+  def _text(self, batch, row, window):
+    pieces, words = len(window.pieces), len(window.first_piece)
+    # What is learnt is well-formed; what is scored is the file's tags.
+    tags, _ = formats.repair(self.split.sentences[window.sentence].tags)
+    batch["input_ids"][row, :pieces] = window.pieces
+    batch["num_pieces"][row] = pieces
+    batch["first_piece"][row, :words] = window.first_piece
+    batch["num_words"][row] = words
+    batch["tags"][row, :words] = [
+      self._tag_ids[tag] for tag in tags[window.start : window.stop]
+    ]
+    batch["weight"][row] = 1
+
+  def _picture(self, batch, row, sentence, rng):
+    if self._picture_of is not None:
+      sentence = int(self._picture_of[sentence])
+    if self.split.image_status[sentence] != "ok":
+      return
+    model = self.config.model
+    image = images.decode(self.split.image(sentence))
+    if model.vit.enabled:
+      batch["pixels"][row] = images.vit_pixels(
+        image, model.vit.image_size, model.vit.style
+      )
+    if model.resnet.enabled:
+      batch["scene_pixels"][row] = images.scene_pixels(
+        image, model.resnet.image_size, rng
+      )
+    batch["has_image"][row] = True
+    batch["image_id"][row] = self._image_ids[sentence]
+
+
+class _Batches:
+  """Batches as the random-access source that grain reads from."""
+
+  def __init__(self, examples, plan, num_steps, process):
+    self._examples, self._plan = examples, plan
+    self._num_steps = num_steps
+    self._index, self._count = process
+
+  def __len__(self):
+    return self._num_steps
+
+  def __getitem__(self, step):
+    length, ids = self._plan.batch(step)
+    share = len(ids) // self._count
+    ids = ids[self._index * share : (self._index + 1) * share]
+    seed = None if self._plan.seed is None else (self._plan.seed, step)
+    return self._examples.rows(length, ids, seed)
+
+
+def load(examples, plan, steps, *, process=(0, 1)):
+  """Iterates over this host's rows of batches `steps`, read ahead by threads.
+
+  Args:
+    examples: Examples.
+    plan: its Plan.
+    steps: (first, one past the last) batch.
+    process: (index, count) of this host.
+  """
+  if plan.batch_size % process[1]:
+    raise UserError(
+      f"config: train.batch_size {plan.batch_size} is not a multiple of the"
+      f" {process[1]} processes"
+    )
+  first, last = steps
+  source = _Batches(examples, plan, last, process)
+  workers = examples.config.data.workers
+  dataset = grain.MapDataset.source(source)[first:last]
+  return iter(
+    dataset.to_iter_dataset(
+      grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * workers)
+    )
+  )

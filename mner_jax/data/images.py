@@ -1,0 +1,89 @@
+"""Pictures: decode, and bring to the inputs of the two image encoders.
+
+Pixels stay 8-bit integers here, as Hugging Face's image processors have them
+after resizing; the models scale and normalise them on the device, so that a
+quarter of the bytes travels.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# More than any camera's picture; above it a small file may fill the memory.
+MAX_PIXELS = 200_000_000
+
+
+class BrokenImageError(Exception):
+  """The bytes are no picture that can be shown."""
+
+
+def decode(data):
+  """The picture in `data` (bytes) as an upright RGB PIL image.
+
+  Transparent parts become white, the first frame stands for an animation.
+  Raises BrokenImageError.
+  """
+  try:
+    with warnings.catch_warnings():
+      # Our own limit stands in for Pillow's; EXIF oddities are not errors.
+      warnings.simplefilter("ignore")
+      image = Image.open(io.BytesIO(data))
+      if image.width * image.height > MAX_PIXELS:
+        raise BrokenImageError(f"{image.width}x{image.height} pixels")
+      image = ImageOps.exif_transpose(image)
+      if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+      return image.convert("RGB")
+  except BrokenImageError:
+    raise
+  except Exception as error:  # Pillow's decoders raise nearly anything
+    raise BrokenImageError(f"{type(error).__name__}: {error}") from None
+
+
+def _resize_shortest(image, size, resample):
+  """The shortest side becomes `size`; the other is rounded down."""
+  width, height = image.size
+  short, long = min(width, height), max(width, height)
+  other = max(size, int(size * long / short))
+  new = (size, other) if width <= height else (other, size)
+  return image if new == image.size else image.resize(new, resample)
+
+
+def _centre_crop(image, size):
+  left, top = (image.width - size) // 2, (image.height - size) // 2
+  return image.crop((left, top, left + size, top + size))
+
+
+def vit_pixels(image, size, style):
+  """[size, size, 3] uint8, as the ViT of this style was trained.
+
+  "clip": shortest side to `size` (bicubic), centre crop; "google": resized to
+  a square (bilinear).
+  """
+  if style == "google":
+    image = image.resize((size, size), Image.Resampling.BILINEAR)
+  else:
+    image = _resize_shortest(image, size, Image.Resampling.BICUBIC)
+    image = _centre_crop(image, size)
+  return np.asarray(image)
+
+
+def scene_pixels(image, size, rng=None):
+  """[size, size, 3] uint8 for the ResNet.
+
+  Shortest side to 256/224 of `size` (bilinear); then a random crop and flip
+  drawn from `rng` in training, the centre otherwise.
+  """
+  image = _resize_shortest(
+    image, round(size * 256 / 224), Image.Resampling.BILINEAR
+  )
+  if rng is None:
+    return np.asarray(_centre_crop(image, size))
+  left = int(rng.integers(image.width - size + 1))
+  top = int(rng.integers(image.height - size + 1))
+  pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+  return pixels[:, ::-1] if rng.integers(2) else pixels

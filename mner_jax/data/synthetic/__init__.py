@@ -1,0 +1,1 @@
+"""A synthetic corpus with pictures, drawn by this code from a seed."""

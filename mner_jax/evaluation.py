@@ -1,0 +1,244 @@
+"""Evaluation: predict a split, score it as papers do.
+
+Every word of the file is scored against the file's own tags. A long sentence
+went through the encoder in windows; their emissions are put together and
+decoded by ONE Viterbi.
+"""
+
+import collections
+import json
+
+import jax
+import numpy as np
+import seqeval.metrics
+import seqeval.scheme
+from etils import epath
+
+from mner_jax import checkpoint, sharding
+from mner_jax.config import UserError
+from mner_jax.data import batches, builders, formats, wordpiece
+from mner_jax.data.synthetic import corpus
+from mner_jax.models import crf
+from mner_jax.models.mner import MultimodalNER
+
+_DECODE_ROWS = 128  # sentences in one Viterbi
+
+
+def abstract_params(config, mesh):
+  """Shapes and shardings of the model's parameters."""
+  model = MultimodalNER(config)
+  key = jax.random.key(0)
+  example = batches.empty(config, 1, config.data.buckets[0])
+  params = jax.eval_shape(model.init, key, example)["params"]
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    params,
+    sharding.shardings(params, mesh),
+  )
+
+
+class Evaluator:
+  """Predicts and scores splits; compiled once per bucket."""
+
+  def __init__(self, config, mesh):
+    model = MultimodalNER(config)
+
+    def emissions(params, batch):
+      return model.apply({"params": params}, batch).emissions
+
+    self._mesh = mesh
+    self._tags = config.tags
+    # Replicated: every host stitches and decodes all sentences.
+    self._emissions = jax.jit(
+      emissions, out_shardings=sharding.replicated(mesh)
+    )
+    self._viterbi = jax.jit(crf.viterbi)
+
+  def emissions(self, params, examples):
+    """The emissions of each sentence, [words, K] each, whole."""
+    process = (jax.process_index(), jax.process_count())
+    plan = examples.plan()
+    parts = [None] * len(examples.windows)
+    steps = (0, plan.steps_per_epoch)
+    for step, batch in enumerate(
+      batches.load(examples, plan, steps, process=process)
+    ):
+      rows = self._emissions(params, sharding.put_batch(batch, self._mesh))
+      rows = jax.device_get(rows)
+      for row, window in enumerate(plan.batch(step)[1]):
+        if window != batches.PADDING:
+          count = len(examples.windows[window].first_piece)
+          parts[window] = rows[row, :count]
+    whole = [[] for _ in examples.split.sentences]
+    for window, part in zip(examples.windows, parts, strict=True):
+      whole[window.sentence].append(part)
+    return [np.concatenate(parts) for parts in whole]
+
+  def predict(self, params, examples):
+    """The tags of each sentence, as lists of strings."""
+    emissions = self.emissions(params, examples)
+    scores = crf.Scores(**jax.device_get(params["crf"]))
+    # Equal lengths together: little padding, few shapes to compile.
+    by_length = collections.defaultdict(list)
+    for i, e in enumerate(emissions):
+      by_length[1 << (max(8, len(e)) - 1).bit_length()].append(i)
+    tags = [None] * len(emissions)
+    for length, members in sorted(by_length.items()):
+      for begin in range(0, len(members), _DECODE_ROWS):
+        rows = members[begin : begin + _DECODE_ROWS]
+        padded = np.zeros((_DECODE_ROWS, length, len(self._tags)), np.float32)
+        lengths = np.ones(_DECODE_ROWS, np.int32)
+        for row, i in enumerate(rows):
+          padded[row, : len(emissions[i])] = emissions[i]
+          lengths[row] = len(emissions[i])
+        paths, _ = jax.device_get(self._viterbi(scores, padded, lengths))
+        for row, i in enumerate(rows):
+          tags[i] = [self._tags[t] for t in paths[row, : lengths[row]]]
+    return tags
+
+  def score(self, params, examples):
+    """Predicts a split and scores it: see `score`."""
+    return score(examples, self.predict(params, examples))
+
+
+def _scores(gold, predicted):
+  """Micro scores, conlleval-like and strict, and the gold entities."""
+  # An orphan I- begins an entity by default; strict IOB2 drops it.
+  report = seqeval.metrics.classification_report(
+    gold, predicted, output_dict=True, zero_division=0
+  )
+  strict = seqeval.metrics.classification_report(
+    gold, predicted, output_dict=True, zero_division=0, mode="strict",
+    scheme=seqeval.scheme.IOB2,
+  )  # fmt: skip
+
+  def row(name):
+    # A split without entities, or a type only one mode sees, has no row.
+    scores, exact = report.get(name, {}), strict.get(name, {})
+    return {
+      "f1": float(scores.get("f1-score", 0)),
+      "precision": float(scores.get("precision", 0)),
+      "recall": float(scores.get("recall", 0)),
+      "f1_strict": float(exact.get("f1-score", 0)),
+      "support": int(scores.get("support", 0)),
+    }
+
+  types = {
+    name: row(name) for name in sorted(report) if not name.endswith(" avg")
+  }
+  return row("micro avg"), types
+
+
+def score(examples, predicted):
+  """The scores of `<split>_metrics.json`, as fractions.
+
+  Args:
+    examples: batches.Examples, whose sentences hold the gold tags.
+    predicted: the tags of each sentence.
+  """
+  sentences = examples.split.sentences
+  gold = [list(s.tags) for s in sentences]
+  total, types = _scores(gold, predicted)
+
+  def grouped(key):
+    groups = collections.defaultdict(list)
+    for i, sentence in enumerate(sentences):
+      groups[key(sentence)].append(i)
+    return {
+      name: _scores([gold[i] for i in ids], [predicted[i] for i in ids])[0]
+      for name, ids in sorted(groups.items())
+    }
+
+  status = collections.Counter(examples.split.image_status)
+  support = total.pop("support")
+  return {
+    **total,
+    "per_language": grouped(lambda s: s.language),
+    "per_type": types,
+    "per_source": grouped(lambda s: s.source or "all"),
+    "counts": {
+      "sentences": len(sentences),
+      "entities": support,
+      "missing_images": status["missing"],
+      "broken_images": status["broken"],
+      "windowed_sentences": sum(
+        count > 1
+        for count in collections.Counter(
+          w.sentence for w in examples.windows
+        ).values()
+      ),
+      "unk_words": sum(w.unk_words for w in examples.windows),
+      "orphan_tags": sum(formats.repair(s.tags)[1] for s in sentences),
+    },
+  }
+
+
+def evaluate(config, workdir, split, *, shuffle_images=False):
+  """Scores a split with the checkpoint that is best on dev.
+
+  Args:
+    config: the run's resolved Config; its languages say what is scored.
+    workdir: of the run.
+    split: "train", "valid" or "test".
+    shuffle_images: give each sentence the picture of another one, drawn
+      without putting back: a control of what the pictures are worth.
+
+  Returns:
+    The scores of `<split>_metrics.json`.
+  """
+  workdir = epath.Path(workdir)
+  mesh = sharding.make_mesh(config.mesh)
+  sharding.check_batch_size(config.train.batch_size, mesh)
+  languages = config.data.eval_languages or config.data.languages
+  data = builders.load(config.data, (split,), languages)[split]
+  if not data.sentences:
+    raise UserError(f"data.path: {split} has no sentence in {languages}")
+  order = None
+  if shuffle_images:
+    order = np.random.default_rng(config.seed).permutation(len(data.sentences))
+  tokenizer = wordpiece.load(workdir / "tokenizer")
+  examples = batches.Examples(data, tokenizer, config, picture_of=order)
+  step, params = checkpoint.restore_best(workdir, abstract_params(config, mesh))
+  scores = Evaluator(config, mesh).score(params, examples)
+  scores["checkpoint_step"] = step
+  if config.data.path == "synthetic":
+    scores["text_only_ceiling"] = corpus.text_ceiling(
+      corpus.examples(split, languages=languages)
+    )
+  return scores
+
+
+def table(scores):
+  """The scores as lines of text, in per cent."""
+  header = ("F1", "precision", "recall", "strict F1", "entities")
+  lines = [f"{'':12}" + "".join(f"{name:>11}" for name in header)]
+  total = {**scores, "support": scores["counts"]["entities"]}
+  groups = [("all", total)]
+  for group in ("per_language", "per_type", "per_source"):
+    if len(scores[group]) > 1:
+      groups += [("", None), *scores[group].items()]
+  for name, row in groups:
+    if row is None:
+      lines.append("")
+      continue
+    keys = ("f1", "precision", "recall", "f1_strict")
+    values = "".join(f"{100 * row[key]:11.2f}" for key in keys)
+    lines.append(f"{name:12}{values}{row['support']:11d}")
+  counts = ", ".join(
+    f"{count} {name.replace('_', ' ')}"
+    for name, count in scores["counts"].items()
+  )
+  lines += ["", counts]
+  if "text_only_ceiling" in scores:
+    lines.append(
+      "synthetic corpus: the best reader of the text alone reaches F1"
+      f" {100 * scores['text_only_ceiling']:.2f} by its construction"
+    )
+  return "\n".join(lines)
+
+
+def write(scores, workdir, split):
+  """Writes `<split>_metrics.json`; process 0 only."""
+  if jax.process_index() == 0:
+    path = epath.Path(workdir) / f"{split}_metrics.json"
+    path.write_text(json.dumps(scores, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""The Flax modules and losses of 2M-NER, one concept a file."""

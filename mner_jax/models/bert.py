@@ -1,0 +1,78 @@
+"""BERT, the text encoder (Devlin et al. 2019, arXiv:1810.04805).
+
+Reference implementation: `transformers.BertModel`. Post-norm blocks, exact
+(erf) GELU, learned positions.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mner_jax.config import TextConfig
+from mner_jax.models.attention import Attention, layer_norm
+
+
+class BertLayer(nn.Module):
+  """Self-attention and feed-forward, each with residual and LayerNorm."""
+
+  config: TextConfig
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, mask, *, deterministic=True):  # [B, T, D]
+    cfg = self.config
+    norm = functools.partial(layer_norm, cfg.layer_norm_eps, self.dtype)
+    drop = nn.Dropout(cfg.dropout, deterministic=deterministic)
+    attention = Attention(
+      cfg.num_heads, cfg.attention_dropout, dtype=self.dtype, name="attention"
+    )
+    y = attention(x, x, mask, deterministic=deterministic)
+    x = norm("attention_norm")(x + drop(y))
+    y = nn.Dense(cfg.intermediate_size, dtype=self.dtype, name="intermediate")(
+      x
+    )
+    y = jax.nn.gelu(y, approximate=False)
+    y = nn.Dense(cfg.hidden_size, dtype=self.dtype, name="output")(y)
+    return norm("output_norm")(x + drop(y))
+
+
+class Bert(nn.Module):
+  """Word pieces to hidden states and the pooled sentence."""
+
+  config: TextConfig
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, input_ids, piece_mask, *, deterministic=True):
+    """Encodes pieces.
+
+    Args:
+      input_ids: [B, T] int32.
+      piece_mask: [B, T] bool, False for padding.
+      deterministic: False applies dropout.
+
+    Returns:
+      Last hidden states [B, T, D] and the pooler's output [B, D].
+    """
+    cfg = self.config
+
+    def embed(size, name):
+      return nn.Embed(
+        size, cfg.hidden_size, dtype=self.dtype, name=name,
+        embedding_init=nn.initializers.normal(0.02),
+      )  # fmt: skip
+
+    positions = jnp.arange(input_ids.shape[1])
+    x = embed(cfg.vocab_size, "word_embeddings")(input_ids)  # [B, T, D]
+    x += embed(cfg.max_positions, "position_embeddings")(positions)[None]
+    # Every piece is of the first segment: there is one sentence.
+    x += embed(cfg.type_vocab_size, "type_embeddings")(jnp.zeros((1, 1), int))
+    x = layer_norm(cfg.layer_norm_eps, self.dtype, "embeddings_norm")(x)
+    x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
+    for i in range(cfg.num_layers):
+      layer = BertLayer(cfg, self.dtype, name=f"layer_{i}")
+      x = layer(x, piece_mask, deterministic=deterministic)
+    pooled = nn.Dense(cfg.hidden_size, dtype=self.dtype, name="pooler")(x[:, 0])
+    return x, jnp.tanh(pooled)

@@ -1,0 +1,134 @@
+"""Linear-chain conditional random field (Lafferty et al. 2001).
+
+    score(y | x) = start[y_1] + sum_t emissions[t, y_t]
+                   + sum_t transitions[y_t-1, y_t] + end[y_W]
+    log p(y | x) = score(y | x) - log sum_y' exp score(y' | x)
+
+Reference implementation: pytorch-crf 0.7.2, with lengths in place of a mask,
+so that a mask with holes cannot be said. B sentences, W words, K tags.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class Scores(NamedTuple):
+  """The parameters of a CRF."""
+
+  start: jax.Array  # [K]
+  transitions: jax.Array  # [K, K], from and to
+  end: jax.Array  # [K]
+
+
+class CRF(nn.Module):
+  """Owns the parameters; the functions below do the work."""
+
+  num_tags: int
+
+  @nn.compact
+  def __call__(self):
+    """The Scores, drawn from U(-0.1, 0.1) at the start of training."""
+
+    def init(key, shape):
+      return jax.random.uniform(key, shape, minval=-0.1, maxval=0.1)
+
+    k = self.num_tags
+    return Scores(
+      self.param("start", init, (k,)),
+      self.param("transitions", init, (k, k)),
+      self.param("end", init, (k,)),
+    )
+
+
+def _prepare(emissions, lengths):
+  """Emissions in fp32, 0 (whatever they were) beyond the length; the mask."""
+  mask = jnp.arange(emissions.shape[1])[None, :] < lengths[:, None]  # [B, W]
+  emissions = emissions.astype(jnp.float32)
+  return jnp.where(mask[:, :, None], emissions, 0), mask
+
+
+def log_likelihood(scores, emissions, tags, lengths):
+  """log p(tags | emissions) of each sentence, [B] fp32.
+
+  Args:
+    scores: Scores.
+    emissions: [B, W, K]; anything, NaN too, beyond the length.
+    tags: [B, W] int; anything beyond the length.
+    lengths: [B] int, words of each sentence, at least 1.
+  """
+  emissions, mask = _prepare(emissions, lengths)
+  tags = jnp.where(mask, tags, 0)
+  return _path_score(scores, emissions, tags, mask, lengths) - _log_partition(
+    scores, emissions, mask
+  )
+
+
+def _path_score(scores, emissions, tags, mask, lengths):
+  emitted = jnp.take_along_axis(emissions, tags[:, :, None], axis=2)[:, :, 0]
+  moved = scores.transitions[tags[:, :-1], tags[:, 1:]]  # [B, W - 1]
+  last = jnp.take_along_axis(tags, lengths[:, None] - 1, axis=1)[:, 0]
+  return (
+    scores.start[tags[:, 0]]
+    + jnp.sum(emitted, axis=1)
+    + jnp.sum(jnp.where(mask[:, 1:], moved, 0), axis=1)
+    + scores.end[last]
+  )
+
+
+def _log_partition(scores, emissions, mask):
+  """The forward algorithm: log of the sum over all paths, [B]."""
+
+  def step(alpha, inputs):
+    emission, inside = inputs  # [B, K], [B]
+    moved = jax.nn.logsumexp(
+      alpha[:, :, None] + scores.transitions[None], axis=1
+    )
+    return jnp.where(inside[:, None], moved + emission, alpha), None
+
+  first = scores.start[None] + emissions[:, 0]  # [B, K]
+  steps = (jnp.swapaxes(emissions, 0, 1)[1:], mask.T[1:])
+  alpha, _ = jax.lax.scan(step, first, steps)
+  return jax.nn.logsumexp(alpha + scores.end[None], axis=1)
+
+
+def viterbi(scores, emissions, lengths):
+  """The best path of each sentence; ties go to the lowest tag.
+
+  Args:
+    scores: Scores.
+    emissions: [B, W, K]; anything beyond the length.
+    lengths: [B] int, at least 1.
+
+  Returns:
+    tags [B, W] int32 (0 beyond the length) and their path scores [B].
+  """
+  emissions, mask = _prepare(emissions, lengths)
+
+  def forward(best, inputs):
+    emission, inside = inputs  # [B, K], [B]
+    moved = best[:, :, None] + scores.transitions[None]  # [B, from, to]
+    # Beyond the end a path stays where it is, and points to itself.
+    came_from = jnp.where(
+      inside[:, None],
+      jnp.argmax(moved, axis=1),
+      jnp.arange(best.shape[1])[None],
+    )
+    best = jnp.where(inside[:, None], jnp.max(moved, axis=1) + emission, best)
+    return best, came_from
+
+  first = scores.start[None] + emissions[:, 0]  # [B, K]
+  steps = (jnp.swapaxes(emissions, 0, 1)[1:], mask.T[1:])
+  best, came_from = jax.lax.scan(forward, first, steps)  # [B, K], [W - 1, B, K]
+  best += scores.end[None]
+  last = jnp.argmax(best, axis=1)  # [B]
+
+  def backward(tag, pointers):  # [B], [B, K]
+    before = jnp.take_along_axis(pointers, tag[:, None], axis=1)[:, 0]
+    return before, tag
+
+  first_tag, tags = jax.lax.scan(backward, last, came_from, reverse=True)
+  tags = jnp.concatenate([first_tag[None], tags]).T  # [B, W]
+  return jnp.where(mask, tags, 0).astype(jnp.int32), jnp.max(best, axis=1)

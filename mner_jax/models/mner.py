@@ -1,0 +1,125 @@
+"""2M-NER: text and image encoders, contrastive alignment, collaboration, CRF.
+
+Wang, Feng, Liu, Wang (2024): "Contrastive Learning for Multilingual and
+Multimodal NER with Language and Modal Fusion".
+
+B sentences, T word pieces, W words, P image tokens, D width, K tags.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mner_jax.config import Config
+from mner_jax.models import contrastive, crf
+from mner_jax.models.bert import Bert
+from mner_jax.models.contrastive import ProjectionHead
+from mner_jax.models.fusion import Collaboration
+from mner_jax.models.resnet import ResNet
+from mner_jax.models.vit import Vit
+
+
+class Output(NamedTuple):
+  """What the model says of a batch, before the losses."""
+
+  emissions: jax.Array  # [B, W, K], scores of each word's tags
+  crf: crf.Scores
+  text: jax.Array | None  # [B, D], t, compared with each of the images
+  images: dict[str, jax.Array]  # {"vit": v, "resnet": r}, [B, D] each
+
+
+class MultimodalNER(nn.Module):
+  """2M-NER; without image branches, BERT-CRF.
+
+  With `config.model.released` it computes what the authors' released code
+  does: a word is the piece BEFORE its first piece, and the collaboration's
+  queries go through the key projection.
+  """
+
+  config: Config
+
+  @nn.compact
+  def __call__(self, batch, *, deterministic=True):
+    """`batch`: see `data.batches.Examples.rows`; False applies dropout."""
+    cfg, dtype = self.config.model, jnp.dtype(self.config.dtype)
+    width = cfg.text.hidden_size
+
+    # Text: H = BERT(pieces); a word is its first piece.
+    input_ids = batch["input_ids"]
+    piece_mask = (
+      jnp.arange(input_ids.shape[1])[None] < batch["num_pieces"][:, None]
+    )
+    pieces, pooled = Bert(cfg.text, dtype, name="text")(
+      input_ids, piece_mask, deterministic=deterministic
+    )  # [B, T, D], [B, D]
+    first_piece = batch["first_piece"] - (1 if cfg.released else 0)
+    words = take_words(pieces, first_piece)  # [B, W, D]
+
+    # Images: the ViT's tokens, and one vector for the scene.
+    tokens, features = {}, {}
+    if cfg.vit.enabled:
+      patches = Vit(cfg.vit, dtype, name="vit")(batch["pixels"])  # [B, P, D]
+      tokens["vit"] = features["vit"] = patches
+    if cfg.resnet.enabled:
+      grid = ResNet(cfg.resnet, dtype, name="resnet")(batch["scene_pixels"])
+      scene = jnp.mean(grid, axis=(1, 2))  # [B, 2048], global average pool
+      features["resnet"] = scene
+      project = nn.Dense(width, dtype=dtype, name="scene_token")  # W_r
+      tokens["resnet"] = project(scene)[:, None]  # [B, 1, D]
+
+    # Alignment: t, v and r, which the contrastive loss compares.
+    aligned, text = {}, None
+    if features and self.config.loss.contrastive != "none":
+      text = ProjectionHead(width, dtype, name="text_head")(pooled)
+      for name, feature in features.items():
+        head = ProjectionHead(width, dtype, name=f"{name}_head")
+        aligned[name] = head(feature)
+
+    # Collaboration: H = Linear([H_v ; H_r]).
+    if tokens:
+      words = Collaboration(
+        cfg.fusion_heads, cfg.dropout, cfg.released, dtype, name="fusion"
+      )(words, tokens, batch["has_image"], deterministic=deterministic)
+
+    words = nn.Dropout(cfg.dropout)(words, deterministic=deterministic)
+    num_tags = len(self.config.tags)
+    # fp32: the CRF adds these up over the whole sentence.
+    emissions = nn.Dense(num_tags, dtype=jnp.float32, name="emissions")(words)
+    return Output(emissions, crf.CRF(num_tags, name="crf")(), text, aligned)
+
+
+def take_words(pieces, first_piece):
+  """Gathers [B, T, D] at [B, W] -> [B, W, D]."""
+  return jnp.take_along_axis(pieces, first_piece[:, :, None], axis=1)
+
+
+def losses(config, output, batch):
+  """L = 2 (alpha L_crf + (1 - alpha) L_cl), and its parts.
+
+  L_crf is the mean over sentences of the CRF's negative log-likelihood, L_cl
+  = L(t, v) + L(t, r). Without an image branch, L = L_crf.
+
+  Returns:
+    (L, {"crf", "contrastive_vit", "contrastive_resnet"}), fp32 scalars.
+  """
+  weight = batch["weight"]
+  nll = -crf.log_likelihood(
+    output.crf, output.emissions, batch["tags"], batch["num_words"]
+  )  # [B]
+  l_crf = jnp.sum(nll * weight) / jnp.maximum(jnp.sum(weight), 1)
+  parts = {"crf": l_crf}
+  if not output.images:
+    return l_crf, parts
+  for name, image in output.images.items():
+    parts[f"contrastive_{name}"] = contrastive.LOSSES[config.loss.contrastive](
+      output.text,
+      image,
+      weight * batch["has_image"],
+      temperature=config.loss.temperature,
+      image_id=None if config.model.released else batch["image_id"],
+    )
+  l_cl = sum(value for name, value in parts.items() if name != "crf")
+  alpha = config.loss.alpha
+  return 2 * (alpha * l_crf + (1 - alpha) * l_cl), parts

@@ -1,0 +1,85 @@
+"""ResNet with bottleneck blocks (He et al. 2016, arXiv:1512.03385), v1.5.
+
+Reference implementation: torchvision's `resnet152` in eval mode. BatchNorm is
+folded into the constants that it is at inference, scale and bias, so that the
+scene encoder has parameters only; frozen, as 2M-NER uses it, they never
+change.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mner_jax.config import ResnetConfig
+from mner_jax.models.vit import normalise
+
+IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class FoldedBatchNorm(nn.Module):
+  """x scale + bias, scale = gamma / sqrt(var + eps), per channel."""
+
+  scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+  @nn.compact
+  def __call__(self, x):  # [B, h, w, C]
+    scale = self.param("scale", self.scale_init, x.shape[-1:])
+    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+    scale, bias = (c.astype(x.dtype)[None, None, None] for c in (scale, bias))
+    return x * scale + bias
+
+
+class Bottleneck(nn.Module):
+  """1x1, 3x3 (with the stride), 1x1 to 4 x width; residual."""
+
+  width: int
+  stride: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):  # [B, h, w, C] -> [B, h / stride, w / stride, 4 width]
+    def conv(features, size, stride, name):
+      return nn.Conv(
+        features, (size, size), (stride, stride), padding=size // 2,
+        use_bias=False, dtype=self.dtype, name=name,
+        kernel_init=nn.initializers.he_normal(),
+      )  # fmt: skip
+
+    y = conv(self.width, 1, 1, "conv1")(x)
+    y = jax.nn.relu(FoldedBatchNorm(name="bn1")(y))
+    y = conv(self.width, 3, self.stride, "conv2")(y)
+    y = jax.nn.relu(FoldedBatchNorm(name="bn2")(y))
+    y = conv(4 * self.width, 1, 1, "conv3")(y)
+    # From scratch a block starts as the identity: nothing normalises here.
+    y = FoldedBatchNorm(nn.initializers.zeros, name="bn3")(y)
+    if x.shape != y.shape:
+      x = conv(4 * self.width, 1, self.stride, "downsample_conv")(x)
+      x = FoldedBatchNorm(name="downsample_bn")(x)
+    return jax.nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+  """A picture to its grid of regions; its mean is the scene vector."""
+
+  config: ResnetConfig
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, pixels):
+    """[B, S, S, 3] uint8 -> [B, S / 32, S / 32, C], C = 32 width."""
+    cfg = self.config
+    x = normalise(pixels, *IMAGENET_STATISTICS, self.dtype)
+    x = nn.Conv(
+      cfg.width, (7, 7), (2, 2), padding=3, use_bias=False, dtype=self.dtype,
+      kernel_init=nn.initializers.he_normal(), name="conv1",
+    )(x)  # fmt: skip
+    x = jax.nn.relu(FoldedBatchNorm(name="bn1")(x))
+    x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    for stage, blocks in enumerate(cfg.stages):
+      for block in range(blocks):
+        stride = 2 if stage > 0 and block == 0 else 1
+        x = Bottleneck(
+          cfg.width * 2**stage, stride, self.dtype,
+          name=f"stage{stage + 1}_block{block}",
+        )(x)  # fmt: skip
+    return x

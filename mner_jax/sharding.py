@@ -1,0 +1,116 @@
+"""The device mesh, and where every array of the train state lies on it.
+
+Mesh axes: 'data' splits batches; 'fsdp' splits batches and parameters;
+'tensor' splits parameters within a layer. One ordered table says how a
+parameter is laid out; optimizer moments carry the parameter's path in theirs
+and follow it.
+"""
+
+import math
+import re
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mner_jax.config import UserError
+
+AXES = ("data", "fsdp", "tensor")
+P = PartitionSpec
+
+# (regex searched in the path, spec); the first that matches holds. Kernels
+# are [in, out]: 'tensor' splits the heads and the hidden units, so that a
+# block needs one sum over 'tensor' at its end (Megatron-LM, arXiv:1909.08053).
+RULES = (
+  # The vocabulary (119,547 pieces in mBERT) is odd: the width is split.
+  (r"embeddings/embedding$", P(None, ("fsdp", "tensor"))),
+  (r"(query|key|value|intermediate|hidden)/kernel$", P("fsdp", "tensor")),
+  (r"output/kernel$", P("tensor", "fsdp")),
+  (r"(pooler|join|scene_token)/kernel$", P("fsdp", "tensor")),
+  (r"patch_embedding/kernel$", P(None, None, None, ("fsdp", "tensor"))),
+  (r"resnet/.*conv\d?/kernel$", P(None, None, None, ("fsdp", "tensor"))),
+  # Biases, norms, position tables, the CRF, the emissions: small, everywhere.
+  (r"", P()),
+)
+
+
+def make_mesh(config, devices=None):
+  """The mesh of a MeshConfig over `devices` (default: all of them)."""
+  devices = jax.devices() if devices is None else devices
+  shape = [config.data, config.fsdp, config.tensor]
+  if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
+    raise UserError(f"config: mesh {shape}: sizes are above 0, one may be -1")
+  known = math.prod(n for n in shape if n != -1)
+  shape = [len(devices) // known if n == -1 else n for n in shape]
+  if math.prod(shape) != len(devices):
+    raise UserError(
+      f"config: mesh {dict(zip(AXES, shape, strict=True))} does not fill the"
+      f" {len(devices)} devices"
+    )
+  return Mesh(
+    np.asarray(devices).reshape(shape), AXES,
+    axis_types=(AxisType.Auto,) * len(AXES),
+  )  # fmt: skip
+
+
+def path_name(path):
+  """'opt_state/0/mu/text/pooler/kernel' for a jax key path."""
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def shardings(tree, mesh):
+  """The NamedSharding of every array of a tree, by RULES.
+
+  Raises a UserError that lists what the mesh does not divide.
+  """
+  problems = []
+
+  def place(path, x):
+    name = path_name(path)
+    spec = next(spec for regex, spec in RULES if re.search(regex, name))
+    if len(spec) > x.ndim:
+      # A factored moment or a placeholder in the place of a parameter.
+      spec = P()
+    for size, axes in zip(x.shape, spec, strict=False):
+      axes = (axes,) if isinstance(axes, str) else axes or ()
+      parts = math.prod(mesh.shape[axis] for axis in axes)
+      if size % parts:
+        problems.append(f"{name} {x.shape}: {size} over {parts} devices")
+    return NamedSharding(mesh, spec)
+
+  placed = jax.tree_util.tree_map_with_path(place, tree)
+  if problems:
+    raise UserError(
+      "config: mesh.fsdp and mesh.tensor do not divide "
+      + "; ".join(sorted(set(problems))[:5])
+    )
+  return placed
+
+
+def replicated(mesh):
+  """The sharding of an array that every device holds whole."""
+  return NamedSharding(mesh, P())
+
+
+def batch_sharding(mesh):
+  """The sharding of a batch: rows over 'data' and 'fsdp'."""
+  return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def check_batch_size(batch_size, mesh):
+  """A UserError where rows cannot be shared out evenly."""
+  parts = mesh.shape["data"] * mesh.shape["fsdp"]
+  if batch_size % parts:
+    raise UserError(
+      f"config: train.batch_size {batch_size} is not a multiple of the"
+      f" {parts} devices that share a batch"
+    )
+
+
+def put_batch(batch, mesh):
+  """This host's rows of a batch -> global arrays on the devices."""
+  sharding = batch_sharding(mesh)
+  return {
+    name: jax.make_array_from_process_local_data(sharding, rows)
+    for name, rows in batch.items()
+  }

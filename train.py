@@ -1,0 +1,54 @@
+"""Trains a model: 2M-NER on the embedded synthetic corpus unless told else.
+
+  python train.py --config=mner_jax/configs/NAME.py --config.data.path=DIR
+
+The same command goes on where a run stood. At the end the test split is
+scored with the checkpoint that is best on dev.
+"""
+
+import pathlib
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+import mner_jax
+from mner_jax import evaluation, training
+from mner_jax.config import from_config_dict, launch
+
+_CONFIGS = pathlib.Path(mner_jax.__file__).parent / "configs"
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config",
+  str(_CONFIGS / "synthetic.py"),
+  "The experiment's file; --config.a.b=value changes a field of it.",
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder of the run; default: runs/<name of the config>."
+)
+_STOP_AT = flags.DEFINE_integer(
+  "stop_at", None, "Save and leave after this many updates.", lower_bound=1
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed",
+  False,
+  "One of several processes (found on Cloud TPU, Slurm, Kubernetes).",
+)
+
+
+def main():
+  if _DISTRIBUTED.value:
+    jax.distributed.initialize()
+  config = from_config_dict(_CONFIG.value)
+  config_file = flags.FLAGS["config"].config_filename
+  workdir = _WORKDIR.value or f"runs/{pathlib.Path(config_file).stem}"
+  trained = training.train(config, workdir, _STOP_AT.value)
+  if trained is not None:
+    scores = evaluation.evaluate(trained, workdir, "test")
+    evaluation.write(scores, workdir, "test")
+    if jax.process_index() == 0:
+      print(evaluation.table(scores))
+
+
+if __name__ == "__main__":
+  launch(main)
