@@ -321,6 +321,8 @@ def launch(main, *, config_from_workdir=False):
       if config_from_workdir:
         _define_workdir_config(argv)
       rest = flags.FLAGS(argv)
+      if not config_from_workdir:
+        _check_config_file(flags.FLAGS["config"].config_filename)
     except Exception as error:  # a config file may raise anything
       _exit(_first_line(error))
     if len(rest) > 1:
@@ -349,6 +351,12 @@ def _define_workdir_config(argv):
       "Overrides of the run's config, --config.a.b=value.",
       sys_argv=argv,
     )
+
+
+def _check_config_file(path):
+  # The library tells of a missing file only where its fields are used.
+  if not epath.Path(path).is_file():
+    raise UserError(f"--config: {path} is not a file")
 
 
 def _first_line(error):

@@ -15,7 +15,6 @@ import seqeval.scheme
 from etils import epath
 
 from mner_jax import checkpoint, sharding
-from mner_jax.config import UserError
 from mner_jax.data import batches, builders, formats, wordpiece
 from mner_jax.data.synthetic import corpus
 from mner_jax.models import crf
@@ -191,8 +190,6 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
   sharding.check_batch_size(config.train.batch_size, mesh)
   languages = config.data.eval_languages or config.data.languages
   data = builders.load(config.data, (split,), languages)[split]
-  if not data.sentences:
-    raise UserError(f"data.path: {split} has no sentence in {languages}")
   order = None
   if shuffle_images:
     order = np.random.default_rng(config.seed).permutation(len(data.sentences))

@@ -18,7 +18,6 @@ from etils import epath
 from flax import traverse_util
 
 from mner_jax import checkpoint, evaluation, sharding
-from mner_jax.config import UserError
 from mner_jax.data import batches, builders, wordpiece
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.progress import Log
@@ -123,11 +122,12 @@ def prepare(config, workdir):
   Returns:
     (config with labels and vocabulary size filled in, {split: Examples}).
   """
-  splits = builders.load(config.data)
-  for name, split in splits.items():
-    if not split.sentences:
-      raise UserError(f"data.path: {config.data.path}: {name} has no sentence")
-  labels = builders.labels(splits.values(), config.data.labels)
+  data = config.data
+  splits = builders.load(data, ("train", "valid"), data.languages)
+  # The labels are those of all splits; a type only test has is scored too.
+  test_languages = data.eval_languages or data.languages
+  splits |= builders.load(data, ("test",), test_languages)
+  labels = builders.labels(splits.values(), data.labels)
   folder = workdir / "tokenizer"
   if (folder / "tokenizer.json").exists():
     tokenizer = wordpiece.load(folder)

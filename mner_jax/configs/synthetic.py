@@ -19,7 +19,7 @@ def get_config():
   config.data.buckets = (16, 40)
 
   text = config.model.text
-  text.vocab_size = 4000
+  text.vocab_size = 1200
   text.hidden_size = 128
   text.num_layers = 2
   text.num_heads = 4
@@ -36,7 +36,7 @@ def get_config():
   vit.intermediate_size = 128
 
   resnet = config.model.resnet
-  resnet.image_size = 48
+  resnet.image_size = 64
   resnet.stages = (1, 1, 1)
   resnet.width = 16
 
@@ -44,5 +44,5 @@ def get_config():
   config.optim.learning_rate = 1e-3
   config.optim.warmup_steps = 100
   config.optim.frozen = ()
-  config.train.epochs = 15
+  config.train.epochs = 6
   return config

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import importlib.resources
 import io
+import itertools
 import sys
 
 import numpy as np
@@ -29,9 +30,8 @@ _SYNTHETIC_SEED = 0
 class SourceConfig(tfds.core.BuilderConfig):
   """Where a data set comes from; its name carries the source's hash."""
 
-  files: dict = dataclasses.field(
-    default_factory=dict
-  )  # split -> [(lang, path)]
+  # {split: {language: path}}
+  files: dict = dataclasses.field(default_factory=dict)
   images: epath.Path | None = None
 
 
@@ -105,13 +105,16 @@ class TextImageFolder(_SentencesBuilder, skip_registration=True):
   def _generate_examples(self, files):
     pictures_by_id = _image_files(self.builder_config.images)
     key = 0
-    for language, path in files:
+    for language, path in files.items():
       for sentence in formats.read_conll(path, language):
         yield (
           key,
           self._example(sentence, *self._image(sentence, pictures_by_id)),
         )
         key += 1
+    if not key:
+      names = ", ".join(map(str, files.values()))
+      raise UserError(f"{names}: no sentence in it")
 
   def _image(self, sentence, pictures_by_id):
     if not sentence.image or self.builder_config.images is None:
@@ -119,7 +122,10 @@ class TextImageFolder(_SentencesBuilder, skip_registration=True):
     path = pictures_by_id.get(sentence.image)
     if path is None:
       return "missing", b""
-    data = path.read_bytes()
+    try:
+      data = path.read_bytes()
+    except OSError as error:
+      raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     try:
       images.decode(data)
     except images.BrokenImageError:
@@ -135,12 +141,16 @@ def _image_files(folder):
   """
   if folder is None:
     return {}
-  paths = sorted(folder.iterdir())
+  paths = _listing(folder)
   return {p.stem: p for p in paths} | {p.name: p for p in paths}
 
 
+def _listing(folder):
+  return sorted(p for p in folder.iterdir() if p.is_file())
+
+
 def _find_files(folder, languages):
-  """split -> [(language, path)] of a data folder.
+  """{split: {language: path}} of a data folder.
 
   The files stand in the folder itself, or in a subfolder for each language.
   """
@@ -149,24 +159,21 @@ def _find_files(folder, languages):
       f"data.path: {folder} is not a folder; it should hold train.txt,"
       " valid.txt and test.txt"
     )
-  by_language = [(lang, folder / lang) for lang in languages]
-  if not any(sub.is_dir() for _, sub in by_language):
+  places = {language: folder / language for language in languages}
+  if not any(place.is_dir() for place in places.values()):
     if len(languages) > 1:
       raise UserError(
         f"data.path: {folder} has no subfolders {', '.join(languages)}; for"
         " files of one language set data.languages to it, e.g. ('en',)"
       )
-    by_language = [(languages[0], folder)]
+    places = {languages[0]: folder}
   found = {}
   for split, names in SPLITS.items():
-    for language, sub in by_language:
-      paths = [
-        sub / f"{name}{suffix}" for name in names for suffix in _SUFFIXES
-      ]
-      path = next((p for p in paths if p.exists()), None)
-      if path is None:
-        raise UserError(f"data.path: {sub} has no {names[0]}{_SUFFIXES[0]}")
-      found.setdefault(split, []).append((language, path))
+    for language, place in places.items():
+      for name, suffix in itertools.product(names, _SUFFIXES):
+        path = place / f"{name}{suffix}"
+        if path.is_file():
+          found.setdefault(split, {}).setdefault(language, path)
   return found
 
 
@@ -184,8 +191,10 @@ def _folder_builder(config, languages):
   image_folder = None
   chunks = []
   for split, entries in files.items():
-    for language, path in entries:
-      chunks += [split, language, path.read_bytes()]
+    for language, path in entries.items():
+      name = f"{path.parent.name}/{path.name}"  # stands in messages
+      chunks += [split, language, name, path.read_bytes()]
+  chunks.append(bool(config.images))
   if config.images:
     image_folder = folder / config.images  # an absolute path stands alone
     if not image_folder.is_dir():
@@ -194,7 +203,7 @@ def _folder_builder(config, languages):
         " images, or train without any by --config.data.images="
       )
     # Reading every picture would take minutes; a changed one has a new time.
-    for path in sorted(image_folder.iterdir()):
+    for path in _listing(image_folder):
       stat = path.stat()
       chunks += [path.name, stat.length, stat.mtime]
   source = SourceConfig(name=_hash(chunks), files=files, images=image_folder)
@@ -233,12 +242,13 @@ class Split:
 
 
 def load(config, splits=tuple(SPLITS), languages=None):
-  """The splits of `config` (a DataConfig), built on first use.
+  """Splits of a data set, built on first use.
 
   Args:
-    config: where the data is.
+    config: a DataConfig, where the data is.
     splits: names out of "train", "valid" and "test".
-    languages: which sentences; None = all of `config`.
+    languages: whose sentences; each must have a file for each split. None =
+      all of `config`.
 
   Returns:
     {name: Split}.
@@ -259,6 +269,12 @@ def load(config, splits=tuple(SPLITS), languages=None):
     data_dir=config.cache_dir or None,
     file_format="array_record",
   )
+  for split, language in itertools.product(splits, languages):
+    if source.files and language not in source.files.get(split, {}):
+      raise UserError(
+        f"data.path: {config.path} has no {split}{_SUFFIXES[0]} for"
+        f" {language!r}"
+      )
   _build(builder)
   return {split: _read(builder, split, set(languages)) for split in splits}
 

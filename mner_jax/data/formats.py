@@ -48,7 +48,7 @@ def read_conll(path, language="") -> Iterator[Sentence]:
   # Only "\n" ends a line: some real tokens are U+0085 or U+2028.
   for number, raw in enumerate(_text(path).split("\n"), start=1):
     line = raw.removesuffix("\r")
-    if line.startswith("IMGID:") and not words:
+    if line.startswith("IMGID:") and "\t" not in line and not words:
       if image:
         raise UserError(f"{path}:{first}: IMGID without a sentence")
       image, first = line.removeprefix("IMGID:").strip(), number
@@ -60,6 +60,8 @@ def read_conll(path, language="") -> Iterator[Sentence]:
     elif words:
       yield sentence()
       image, words, tags = "", [], []
+    elif image:
+      raise UserError(f"{path}:{first}: IMGID without a sentence")
   if words:
     yield sentence()
   elif image:
@@ -75,7 +77,7 @@ def _text(path):
 
 
 def _columns(path, number, line):
-  columns = line.split("\t") if "\t" in line else line.rsplit(" ", 1)
+  columns = line.split("\t" if "\t" in line else " ")
   if len(columns) == 3 and columns[0].isdecimal():
     columns = columns[1:]
   if len(columns) != 2:

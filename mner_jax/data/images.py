@@ -11,8 +11,12 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-# More than any camera's picture; above it a small file may fill the memory.
-MAX_PIXELS = 200_000_000
+# More than nearly any camera's picture; above it a small file may fill the
+# memory. Pillow itself refuses 179 million.
+MAX_PIXELS = 100_000_000
+# Thinner pictures keep their middle only: 1 x 10,000 resized to a shortest
+# side of 224 would be 224 x 2,240,000.
+_MAX_RATIO = 20
 
 
 class BrokenImageError(Exception):
@@ -32,7 +36,9 @@ def decode(data):
       image = Image.open(io.BytesIO(data))
       if image.width * image.height > MAX_PIXELS:
         raise BrokenImageError(f"{image.width}x{image.height} pixels")
-      image = ImageOps.exif_transpose(image)
+      image = _upright(image)
+      if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
       if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -44,9 +50,21 @@ def decode(data):
     raise BrokenImageError(f"{type(error).__name__}: {error}") from None
 
 
+def _upright(image):
+  try:
+    return ImageOps.exif_transpose(image)
+  except Exception:  # malformed EXIF data; the picture itself may be fine
+    image.load()
+    return image
+
+
 def _resize_shortest(image, size, resample):
   """The shortest side becomes `size`; the other is rounded down."""
   width, height = image.size
+  longest = _MAX_RATIO * min(width, height)
+  if max(width, height) > longest:
+    width, height = min(width, longest), min(height, longest)
+    image = ImageOps.fit(image, (width, height), Image.Resampling.NEAREST)
   short, long = min(width, height), max(width, height)
   other = max(size, int(size * long / short))
   new = (size, other) if width <= height else (other, size)

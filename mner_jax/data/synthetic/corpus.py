@@ -16,14 +16,14 @@ from mner_jax.data.synthetic import names, templates
 from mner_jax.data.synthetic.names import LANGUAGES, TYPE_OF, TYPES, pick
 
 SPLITS = ("train", "valid", "test")
-SIZES = {"train": 1500, "valid": 150, "test": 300}  # for each language
+SIZES = {"train": 5000, "valid": 150, "test": 300}  # for each language
 
 # Half of the sentences need their picture: a model that ignores it stays below
 # 0.8, and so does one that obeys it in the clear half too.
 AMBIGUOUS = 0.5
 # Unseen templates and names, so that valid and test reward reading, not rote.
 HELD_OUT_TEMPLATES = 0.2
-HELD_OUT_NAMES = 0.25
+HELD_OUT_NAMES = 0.15
 # In clear sentences too, so that a name alone says little about its type.
 SHARED_NAMES = 0.35
 # In posts many pictures have little to do with the text, or are missing.

@@ -82,6 +82,91 @@ _UNIQUE = {
     Mei
     Vera
     Gabriel
+    Sven
+    Jin-woo
+    Aino
+    William | Guillaume | Wilhelm | Guillermo
+    Joseph | Joseph | Josef | José
+    Haruto
+    Bogdan
+    Leila
+    Elizabeth | Élisabeth | Elisabeth | Isabel
+    Susan | Suzanne | Susanne | Susana
+    Amara
+    Priya
+    Fatou
+    Giovanni
+    Katarzyna
+    Mark | Marc | Markus | Marcos
+    Astrid
+    Niamh
+    Miriam
+    George | Georges | Georg | Jorge
+    Ousmane
+    Christopher | Christophe | Christoph | Cristóbal
+    Stephen | Stéphane | Stefan | Esteban
+    Andrew | André | Andreas | Andrés
+    Samira
+    Eleni
+    Zanele
+    Matthew | Mathieu | Matthias | Mateo
+    Ximena
+    Yusuf
+    Oscar | Oscar | Oskar | Óscar
+    Charlotte | Charlotte | Charlotte | Carlota
+    Jürgen
+    Edward | Édouard | Eduard | Eduardo
+    Kevin
+    Yuki
+    Ioana
+    Thiago
+    Frederick | Frédéric | Friedrich | Federico
+    Declan
+    Minh
+    Lars
+    Giulia
+    Beatrice | Béatrice | Beatrix | Beatriz
+    Freja
+    Lawrence | Laurent | Lorenz | Lorenzo
+    Mehmet
+    Catherine | Catherine | Katharina | Catalina
+    Alexander | Alexandre | Alexander | Alejandro
+    Svetlana | Svetlana | Swetlana | Svetlana
+    João
+    Valerie | Valérie | Valerie | Valeria
+    Caroline | Caroline | Karoline | Carolina
+    Anjali
+    Charles | Charles | Karl | Carlos
+    Arjun
+    Ayşe
+    Ibrahim
+    John | Jean | Johann | Juan
+    Chiara
+    Chinedu
+    Emre
+    Akira
+    Ilona
+    Margaret | Marguerite | Margarete | Margarita
+    Robert | Robert | Robert | Roberto
+    Francis | François | Franz | Francisco
+    Veronica | Véronique | Veronika | Verónica
+    Matti
+    Kwame
+    Benjamin | Benjamin | Benjamin | Benjamín
+    Ravi
+    Zoltán
+    Thabo
+    Wei
+    Vincent | Vincent | Vinzenz | Vicente
+    Dimitris
+    Lucy | Lucie | Luzia | Lucía
+    Linh
+    Dmitri
+    Xiaoling
+    Khadija
+    Tariq
+    Luca
+    Wojciech
   """,
   "LAST": """
     Müller
@@ -134,6 +219,111 @@ _UNIQUE = {
     Iglesias
     Andersson
     Mbeki
+    Walker
+    Ndiaye
+    Peeters
+    Dvořák
+    Roux
+    Cabrera
+    De Vries
+    Al-Masri
+    Kaya
+    Ortega
+    Svoboda
+    Bennett
+    McCarthy
+    Khalil
+    Tran
+    Fischer
+    Ricci
+    Vázquez
+    Esposito
+    Mendoza
+    Lambert
+    Wiśniewski
+    Edwards
+    Almeida
+    Nakamura
+    De Santis
+    Virtanen
+    O'Connor
+    Kobayashi
+    Fournier
+    Keita
+    Oliveira
+    Moretti
+    Ramírez
+    Papadopoulos
+    Johansson
+    Köhler
+    Zieliński
+    Petrović
+    Horvat
+    Patel
+    Pham
+    Gupta
+    Zhang
+    Suzuki
+    Kelly
+    Popescu
+    Wagner
+    Traoré
+    Hansen
+    Banerjee
+    Ionescu
+    Reddy
+    Walsh
+    Kamau
+    Bergström
+    Szabó
+    Şahin
+    Neumann
+    Nielsen
+    Stewart
+    Hosseini
+    Adeyemi
+    Lemaire
+    Ben Salem
+    Le Goff
+    Carvalho
+    Dupont
+    Robinson
+    Bakker
+    Van Dijk
+    Kim
+    Cohen
+    Dimitrov | Dimitrov | Dimitrow | Dimitrov
+    Gauthier
+    Aguirre
+    Dlamini
+    Kuznetsov | Kouznetsov | Kusnezow | Kuznetsov
+    Mensah
+    Romano
+    Santos
+    Bertrand
+    Wang
+    Mansour
+    Sokolov | Sokolov | Sokolow | Sokolov
+    Schäfer
+    Chen
+    Korhonen
+    Sharma
+    Domínguez
+    Watanabe
+    Demir
+    Yamamoto
+    Choi
+    Bauer
+    Petrosyan
+    Pereira
+    El Amrani
+    Janssen
+    Hartmann
+    Wright
+    Quispe
+    Shevchenko | Chevtchenko | Schewtschenko | Shevchenko
+    Nagy
+    Wilson
   """,
   "CITY": """
     London | Londres | London | Londres
@@ -183,6 +373,95 @@ _UNIQUE = {
     Bogotá | Bogota | Bogotá | Bogotá
     Jerusalem | Jérusalem | Jerusalem | Jerusalén
     Damascus | Damas | Damaskus | Damasco
+    Salzburg | Salzbourg | Salzburg | Salzburgo
+    Tallinn | Tallinn | Tallinn | Tallin
+    Jakarta | Jakarta | Jakarta | Yakarta
+    Kyiv | Kiev | Kiew | Kiev
+    Rotterdam | Rotterdam | Rotterdam | Róterdam
+    Porto | Porto | Porto | Oporto
+    Nice | Nice | Nizza | Niza
+    Avignon | Avignon | Avignon | Aviñón
+    Bilbao
+    Leipzig
+    Ho Chi Minh City | Hô Chi Minh-Ville | Ho-Chi-Minh-Stadt | \
+Ciudad Ho Chi Minh
+    San Sebastián | Saint-Sébastien | San Sebastián | San Sebastián
+    San Diego
+    Perpignan | Perpignan | Perpignan | Perpiñán
+    Hong Kong
+    Regensburg | Ratisbonne | Regensburg | Ratisbona
+    Porto Alegre
+    Lucerne | Lucerne | Luzern | Lucerna
+    Aachen | Aix-la-Chapelle | Aachen | Aquisgrán
+    Novi Sad
+    Tehran | Téhéran | Teheran | Teherán
+    Bern | Berne | Bern | Berna
+    Belgrade | Belgrade | Belgrad | Belgrado
+    Mainz | Mayence | Mainz | Maguncia
+    Kuala Lumpur
+    Frankfurt | Francfort | Frankfurt | Fráncfort
+    Palermo | Palerme | Palermo | Palermo
+    Liège | Liège | Lüttich | Lieja
+    La Paz
+    Trier | Trèves | Trier | Tréveris
+    Stuttgart
+    Málaga | Malaga | Málaga | Málaga
+    Ljubljana | Ljubljana | Ljubljana | Liubliana
+    Oslo
+    Dar es Salaam | Dar es Salam | Daressalam | Dar es-Salam
+    Zagreb
+    Baghdad | Bagdad | Bagdad | Bagdad
+    Havana | La Havane | Havanna | La Habana
+    Zurich | Zurich | Zürich | Zúrich
+    Bologna | Bologne | Bologna | Bolonia
+    Odesa | Odessa | Odessa | Odesa
+    Krakow | Cracovie | Krakau | Cracovia
+    Marrakesh | Marrakech | Marrakesch | Marrakech
+    Bangkok
+    Medellín
+    Addis Ababa | Addis-Abeba | Addis Abeba | Adís Abeba
+    Düsseldorf
+    Trieste | Trieste | Triest | Trieste
+    Ankara
+    Beirut | Beyrouth | Beirut | Beirut
+    Belo Horizonte
+    Abu Dhabi | Abou Dabi | Abu Dhabi | Abu Dabi
+    Zaragoza | Saragosse | Saragossa | Zaragoza
+    Dakar
+    Lviv | Lviv | Lwiw | Leópolis
+    Algiers | Alger | Algier | Argel
+    New Orleans | La Nouvelle-Orléans | New Orleans | Nueva Orleans
+    Bruges | Bruges | Brügge | Brujas
+    Cadiz | Cadix | Cádiz | Cádiz
+    Hanover | Hanovre | Hannover | Hanóver
+    Kyoto | Kyoto | Kyoto | Kioto
+    Genoa | Gênes | Genua | Génova
+    Budapest
+    Shanghai | Shanghai | Shanghai | Shanghái
+    Gothenburg | Göteborg | Göteborg | Gotemburgo
+    Las Vegas
+    Tel Aviv | Tel-Aviv | Tel Aviv | Tel Aviv
+    Alexandria | Alexandrie | Alexandria | Alejandría
+    Dresden | Dresde | Dresden | Dresde
+    Sydney | Sydney | Sydney | Sídney
+    The Hague | La Haye | Den Haag | La Haya
+    Seattle
+    Salt Lake City
+    São Paulo
+    Thessaloniki | Thessalonique | Thessaloniki | Salónica
+    Montevideo
+    Vilnius | Vilnius | Vilnius | Vilna
+    Santo Domingo | Saint-Domingue | Santo Domingo | Santo Domingo
+    Mumbai | Bombay | Mumbai | Bombay
+    Manila | Manille | Manila | Manila
+    Amsterdam | Amsterdam | Amsterdam | Ámsterdam
+    Grenoble
+    Johannesburg | Johannesbourg | Johannesburg | Johannesburgo
+    Bucharest | Bucarest | Bukarest | Bucarest
+    Nantes
+    Gdansk | Gdańsk | Danzig | Gdansk
+    Philadelphia | Philadelphie | Philadelphia | Filadelfia
+    Ghent | Gand | Gent | Gante
   """,
   "LAND": """
     Germany | l' Allemagne | Deutschland | Alemania
@@ -220,6 +499,36 @@ _UNIQUE = {
     Normandy | la Normandie | die Normandie | Normandía
     Corsica | la Corse | Korsika | Córcega
     Lower Saxony | la Basse-Saxe | Niedersachsen | Baja Sajonia
+    Flanders | la Flandre | Flandern | Flandes
+    South Tyrol | le Tyrol du Sud | Südtirol | el Tirol del Sur
+    the Loire | la Loire | die Loire | el Loira
+    Turkey | la Turquie | die Türkei | Turquía
+    Switzerland | la Suisse | die Schweiz | Suiza
+    Lombardy | la Lombardie | die Lombardei | Lombardía
+    India | l' Inde | Indien | la India
+    Austria | l' Autriche | Österreich | Austria
+    Sri Lanka | le Sri Lanka | Sri Lanka | Sri Lanka
+    Finland | la Finlande | Finnland | Finlandia
+    the Rhône | le Rhône | die Rhone | el Ródano
+    Saudi Arabia | l' Arabie saoudite | Saudi-Arabien | Arabia Saudí
+    Argentina | l' Argentine | Argentinien | Argentina
+    Galicia | la Galice | Galicien | Galicia
+    Vietnam | le Vietnam | Vietnam | Vietnam
+    the Vistula | la Vistule | die Weichsel | el Vístula
+    Belgium | la Belgique | Belgien | Bélgica
+    South Korea | la Corée du Sud | Südkorea | Corea del Sur
+    Ukraine | l' Ukraine | die Ukraine | Ucrania
+    Kenya | le Kenya | Kenia | Kenia
+    Iceland | l' Islande | Island | Islandia
+    Denmark | le Danemark | Dänemark | Dinamarca
+    the Dominican Republic | la République dominicaine | \
+die Dominikanische Republik | la República Dominicana
+    Nigeria | le Nigeria | Nigeria | Nigeria
+    Hungary | la Hongrie | Ungarn | Hungría
+    Costa Rica | le Costa Rica | Costa Rica | Costa Rica
+    the Moselle | la Moselle | die Mosel | el Mosela
+    the Czech Republic | la République tchèque | Tschechien | \
+la República Checa
   """,
   "FIRM": """
     Toyota
@@ -256,6 +565,65 @@ _UNIQUE = {
     Swatch
     General Motors
     Crédit Agricole
+    Maersk
+    American Express
+    Mitsubishi
+    General Electric
+    Ferrovial
+    Alibaba
+    Embraer
+    Gazprom
+    ING
+    Singapore Airlines
+    Shell
+    Toshiba
+    Amazon
+    Citroën
+    Société Générale
+    Spotify
+    Lenovo
+    Audi
+    Inditex
+    BMW
+    Qualcomm
+    AstraZeneca
+    Iberdrola
+    Nvidia
+    Novartis
+    Sanofi
+    BASF
+    Apple
+    Hyundai
+    Starbucks
+    Novo Nordisk
+    Turkish Airlines
+    Procter & Gamble
+    Thyssenkrupp
+    Tesco
+    Delta Air Lines
+    British Airways
+    Pfizer
+    Cemex
+    Peugeot
+    Tata Motors
+    Walmart
+    Zalando
+    Panasonic
+    Goldman Sachs
+    Xiaomi
+    Volvo
+    Puma
+    Infosys
+    Louis Vuitton
+    Adidas
+    Ericsson
+    Heineken
+    Barclays
+    Texas Instruments
+    Petrobras
+    Fujitsu
+    Lidl
+    TotalEnergies
   """,
   "CLUB": """
     Real Madrid | le Real Madrid | Real Madrid | el Real Madrid
@@ -282,6 +650,49 @@ el Shakhtar Donetsk
 el Tottenham Hotspur
     Newcastle United | Newcastle United | Newcastle United | \
 el Newcastle United
+    Everton | Everton | Everton | el Everton
+    Eintracht Frankfurt | l' Eintracht Francfort | Eintracht Frankfurt | \
+el Eintracht de Fráncfort
+    Aston Villa | Aston Villa | Aston Villa | el Aston Villa
+    Feyenoord | le Feyenoord Rotterdam | Feyenoord Rotterdam | el Feyenoord
+    Stade Rennais | le Stade rennais | Stade Rennes | el Stade Rennais
+    Werder Bremen | le Werder Brême | Werder Bremen | el Werder Bremen
+    Hansa Rostock | le Hansa Rostock | Hansa Rostock | el Hansa Rostock
+    Lazio | la Lazio | Lazio Rom | la Lazio
+    Rapid Vienna | le Rapid Vienne | Rapid Wien | el Rapid de Viena
+    Partizan Belgrade | le Partizan Belgrade | Partizan Belgrad | \
+el Partizán de Belgrado
+    Fenerbahçe | Fenerbahçe | Fenerbahçe | el Fenerbahçe
+    Olympique de Marseille | l' Olympique de Marseille | \
+Olympique Marseille | el Olympique de Marsella
+    Fiorentina | la Fiorentina | AC Florenz | la Fiorentina
+    Hertha Berlin | le Hertha Berlin | Hertha BSC | el Hertha de Berlín
+    Sporting Lisbon | le Sporting Lisbonne | Sporting Lissabon | \
+el Sporting de Lisboa
+    Sampdoria | la Sampdoria | Sampdoria Genua | la Sampdoria
+    Manchester City | Manchester City | Manchester City | el Manchester City
+    River Plate | River Plate | River Plate | el River Plate
+    Arsenal | Arsenal | Arsenal | el Arsenal
+    Rayo Vallecano | le Rayo Vallecano | Rayo Vallecano | el Rayo Vallecano
+    Boca Juniors | Boca Juniors | Boca Juniors | el Boca Juniors
+    Union Berlin | l' Union Berlin | Union Berlin | el Unión Berlín
+    Celtic | le Celtic Glasgow | Celtic Glasgow | el Celtic de Glasgow
+    Olympiacos | l' Olympiakos | Olympiakos Piräus | el Olympiacos
+    Flamengo | Flamengo | Flamengo | el Flamengo
+    Dinamo Zagreb | le Dinamo Zagreb | Dinamo Zagreb | el Dinamo de Zagreb
+    Real Betis | le Real Betis | Betis Sevilla | el Real Betis
+    Standard Liège | le Standard de Liège | Standard Lüttich | \
+el Standard de Lieja
+    Celta Vigo | le Celta Vigo | Celta Vigo | el Celta de Vigo
+    Borussia Mönchengladbach | le Borussia Mönchengladbach | \
+Borussia Mönchengladbach | el Borussia Mönchengladbach
+    Atalanta | l' Atalanta Bergame | Atalanta Bergamo | el Atalanta
+    Legia Warsaw | le Legia Varsovie | Legia Warschau | el Legia de Varsovia
+    Spartak Moscow | le Spartak Moscou | Spartak Moskau | el Spartak de Moscú
+    Slavia Prague | le Slavia Prague | Slavia Prag | el Slavia de Praga
+    Real Sociedad | la Real Sociedad | Real Sociedad | la Real Sociedad
+    Athletic Bilbao | l' Athletic Bilbao | Athletic Bilbao | \
+el Athletic de Bilbao
   """,
   "BODY": """
     the Red Cross | la Croix-Rouge | das Rote Kreuz | la Cruz Roja
@@ -325,6 +736,56 @@ la Unión Africana
     UNESCO | l' UNESCO | die UNESCO | la UNESCO
     FIFA | la FIFA | die FIFA | la FIFA
     UEFA | l' UEFA | die UEFA | la UEFA
+    the University of Warsaw | l' Université de Varsovie | \
+die Universität Warschau | la Universidad de Varsovia
+    the FBI | le FBI | das FBI | el FBI
+    the World Food Programme | le Programme alimentaire mondial | \
+das Welternährungsprogramm | el Programa Mundial de Alimentos
+    the International Labour Organization | \
+l' Organisation internationale du travail | \
+die Internationale Arbeitsorganisation | \
+la Organización Internacional del Trabajo
+    the Sorbonne | la Sorbonne | die Sorbonne | la Sorbona
+    Caritas | Caritas | die Caritas | Cáritas
+    the Catholic Church | l' Église catholique | die Katholische Kirche | \
+la Iglesia católica
+    the University of Heidelberg | l' Université de Heidelberg | \
+die Universität Heidelberg | la Universidad de Heidelberg
+    the Pirate Party | le Parti pirate | die Piratenpartei | el Partido Pirata
+    Human Rights Watch
+    the Bank of England | la Banque d' Angleterre | die Bank of England | \
+el Banco de Inglaterra
+    the House of Commons | la Chambre des communes | das Unterhaus | \
+la Cámara de los Comunes
+    Doctors Without Borders | Médecins sans frontières | Ärzte ohne Grenzen | \
+Médicos Sin Fronteras
+    the Royal Society | la Royal Society | die Royal Society | la Royal Society
+    Amnesty International | Amnesty International | Amnesty International | \
+Amnistía Internacional
+    NASA | la NASA | die NASA | la NASA
+    the European Space Agency | l' Agence spatiale européenne | \
+die Europäische Weltraumorganisation | la Agencia Espacial Europea
+    the University of Cambridge | l' Université de Cambridge | \
+die Universität Cambridge | la Universidad de Cambridge
+    the Federal Reserve | la Réserve fédérale | die Federal Reserve | \
+la Reserva Federal
+    the Green Party | le Parti vert | die Grüne Partei | el Partido Verde
+    the Democratic Party | le Parti démocrate | die Demokratische Partei | \
+el Partido Demócrata
+    Oxfam
+    the International Energy Agency | \
+l' Agence internationale de l' énergie | die Internationale Energieagentur | \
+la Agencia Internacional de la Energía
+    the Republican Party | le Parti républicain | \
+die Republikanische Partei | el Partido Republicano
+    the BBC | la BBC | die BBC | la BBC
+    the University of Geneva | l' Université de Genève | \
+die Universität Genf | la Universidad de Ginebra
+    Greenpeace
+    the Arab League | la Ligue arabe | die Arabische Liga | la Liga Árabe
+    Interpol
+    OPEC | l' OPEP | die OPEC | la OPEP
+    the UN | l' ONU | die UNO | la ONU
   """,
   "WORK": """
     The Godfather | Le Parrain | Der Pate | El padrino
@@ -361,6 +822,94 @@ Los juegos del hambre
     Toy Story
     Les Misérables | Les Misérables | Les Misérables | Los miserables
     The Matrix | Matrix | Matrix | Matrix
+    The Tin Drum | Le Tambour | Die Blechtrommel | El tambor de hojalata
+    Moby Dick
+    The Neverending Story | L' Histoire sans fin | \
+Die unendliche Geschichte | La historia interminable
+    The Barber of Seville | Le Barbier de Séville | Der Barbier von Sevilla | \
+El barbero de Sevilla
+    The Lives of Others | La Vie des autres | Das Leben der Anderen | \
+La vida de los otros
+    The Shadow of the Wind | L' Ombre du vent | Der Schatten des Windes | \
+La sombra del viento
+    Frozen | La Reine des neiges | Die Eiskönigin | Frozen
+    Lord of the Flies | Sa Majesté des mouches | Herr der Fliegen | \
+El señor de las moscas
+    Gulliver's Travels | Les Voyages de Gulliver | Gullivers Reisen | \
+Los viajes de Gulliver
+    Madame Bovary
+    Don Quixote | Don Quichotte | Don Quijote | Don Quijote
+    Schindler's List | La Liste de Schindler | Schindlers Liste | \
+La lista de Schindler
+    The Magic Mountain | La Montagne magique | Der Zauberberg | \
+La montaña mágica
+    Wuthering Heights | Les Hauts de Hurlevent | Sturmhöhe | \
+Cumbres borrascosas
+    Aida | Aïda | Aida | Aida
+    The Merry Widow | La Veuve joyeuse | Die lustige Witwe | La viuda alegre
+    The Birds | Les Oiseaux | Die Vögel | Los pájaros
+    Money Heist | La Casa de papel | Haus des Geldes | La casa de papel
+    Finding Nemo | Le Monde de Nemo | Findet Nemo | Buscando a Nemo
+    The Name of the Rose | Le Nom de la rose | Der Name der Rose | \
+El nombre de la rosa
+    Pan's Labyrinth | Le Labyrinthe de Pan | Pans Labyrinth | \
+El laberinto del fauno
+    Macbeth
+    Oppenheimer
+    Back to the Future | Retour vers le futur | Zurück in die Zukunft | \
+Regreso al futuro
+    West Side Story
+    Treasure Island | L' Île au trésor | Die Schatzinsel | La isla del tesoro
+    Stranger Things
+    Downfall | La Chute | Der Untergang | El hundimiento
+    Jaws | Les Dents de la mer | Der weiße Hai | Tiburón
+    Peter Pan
+    The House of the Spirits | La Maison aux esprits | Das Geisterhaus | \
+La casa de los espíritus
+    Faust | Faust | Faust | Fausto
+    The Phantom of the Opera | Le Fantôme de l' Opéra | \
+Das Phantom der Oper | El fantasma de la ópera
+    Othello | Othello | Othello | Otelo
+    Mamma Mia
+    Psycho | Psychose | Psycho | Psicosis
+    Dracula | Dracula | Dracula | Drácula
+    Anna Karenina | Anna Karénine | Anna Karenina | Ana Karenina
+    Cats
+    Pride and Prejudice | Orgueil et Préjugés | Stolz und Vorurteil | \
+Orgullo y prejuicio
+    Squid Game | Squid Game | Squid Game | El juego del calamar
+    Cinderella | Cendrillon | Aschenputtel | La Cenicienta
+    The Hobbit | Le Hobbit | Der Hobbit | El hobbit
+    The Flying Dutchman | Le Vaisseau fantôme | Der fliegende Holländer | \
+El holandés errante
+    King Lear | Le Roi Lear | König Lear | El rey Lear
+    The Dark Knight | The Dark Knight | The Dark Knight | El caballero oscuro
+    Brave New World | Le Meilleur des mondes | Schöne neue Welt | \
+Un mundo feliz
+    Ratatouille
+    Pulp Fiction
+    One Hundred Years of Solitude | Cent ans de solitude | \
+Hundert Jahre Einsamkeit | Cien años de soledad
+    The Three Musketeers | Les Trois Mousquetaires | Die drei Musketiere | \
+Los tres mosqueteros
+    Life Is Beautiful | La vie est belle | Das Leben ist schön | \
+La vida es bella
+    All About My Mother | Tout sur ma mère | Alles über meine Mutter | \
+Todo sobre mi madre
+    Animal Farm | La Ferme des animaux | Farm der Tiere | Rebelión en la granja
+    Little Red Riding Hood | Le Petit Chaperon rouge | Rotkäppchen | \
+Caperucita Roja
+    Romeo and Juliet | Roméo et Juliette | Romeo und Julia | Romeo y Julieta
+    Forrest Gump
+    The Stranger | L' Étranger | Der Fremde | El extranjero
+    The Old Man and the Sea | Le Vieil Homme et la Mer | \
+Der alte Mann und das Meer | El viejo y el mar
+    The Silence of the Lambs | Le Silence des agneaux | \
+Das Schweigen der Lämmer | El silencio de los corderos
+    The Jungle Book | Le Livre de la jungle | Das Dschungelbuch | \
+El libro de la selva
+    The Plague | La Peste | Die Pest | La peste
+    Dune | Dune | Der Wüstenplanet | Dune
   """,
   "THING": """
     PlayStation
@@ -383,6 +932,38 @@ Los juegos del hambre
     Kindle
     GoPro
     MacBook Pro
+    Nintendo Switch
+    TikTok
+    Dropbox
+    Nespresso
+    Surface Pro
+    iPad
+    Google Maps
+    Raspberry Pi
+    Pepsi
+    WordPress
+    Ubuntu
+    Snapchat
+    Pac-Man
+    Steam Deck
+    iMac
+    Walkman
+    Apple Watch
+    Google Chrome
+    Skype
+    Firefox
+    Playmobil
+    Mario Kart
+    Linux
+    Call of Duty
+    YouTube
+    PowerPoint
+    ChatGPT
+    Thermomix
+    Roomba
+    Telegram
+    Fortnite
+    Trivial Pursuit
   """,
   "EVENT": """
     the World Cup | la Coupe du monde | die Weltmeisterschaft | \
@@ -413,6 +994,54 @@ la Liga de Naciones
     Gamescom | la Gamescom | die Gamescom | la Gamescom
     the World Expo | l' Exposition universelle | die Weltausstellung | \
 la Exposición Universal
+    the Montreux Jazz Festival | le Montreux Jazz Festival | \
+das Montreux Jazz Festival | el Festival de Jazz de Montreux
+    Comic-Con | le Comic-Con | die Comic-Con | la Comic-Con
+    the Dakar Rally | le Rallye Dakar | die Rallye Dakar | el Rally Dakar
+    the Rugby World Cup | la Coupe du monde de rugby | \
+die Rugby-Weltmeisterschaft | la Copa Mundial de Rugby
+    the Frankfurt Book Fair | la Foire du livre de Francfort | \
+die Frankfurter Buchmesse | la Feria del Libro de Fráncfort
+    the EuroLeague | l' Euroligue | die EuroLeague | la Euroliga
+    the Universiade | l' Universiade | die Universiade | la Universiada
+    Coachella
+    the Tour de Suisse | le Tour de Suisse | die Tour de Suisse | \
+la Vuelta a Suiza
+    the Venice Film Festival | la Mostra de Venise | \
+das Filmfestival von Venedig | la Mostra de Venecia
+    the Monte Carlo Rally | le Rallye Monte-Carlo | die Rallye Monte Carlo | \
+el Rally de Montecarlo
+    the Four Hills Tournament | la Tournée des quatre tremplins | \
+die Vierschanzentournee | el Torneo de los Cuatro Trampolines
+    Carnival | le Carnaval | Karneval | el Carnaval
+    the Conference League | la Ligue Conférence | die Conference League | \
+la Liga Conferencia
+    the Documenta | la Documenta | die Documenta | la Documenta
+    Roland Garros | Roland-Garros | Roland Garros | Roland Garros
+    the Asian Cup | la Coupe d' Asie | die Asienmeisterschaft | \
+la Copa Asiática
+    Kiel Week | la Semaine de Kiel | die Kieler Woche | la Semana de Kiel
+    the Club World Cup | la Coupe du monde des clubs | \
+die Klub-Weltmeisterschaft | el Mundial de Clubes
+    the Love Parade | la Love Parade | die Loveparade | la Love Parade
+    Museum Night | la Nuit des musées | die Lange Nacht der Museen | \
+la Noche de los Museos
+    the Copa Libertadores | la Copa Libertadores | die Copa Libertadores | \
+la Copa Libertadores
+    Art Basel | Art Basel | die Art Basel | Art Basel
+    the Eredivisie | l' Eredivisie | die Eredivisie | la Eredivisie
+    Hanukkah | Hanoukka | Chanukka | Janucá
+    Formula One | la Formule 1 | die Formel 1 | la Fórmula 1
+    Fashion Week | la Fashion Week | die Fashion Week | la Semana de la Moda
+    Thanksgiving | Thanksgiving | Thanksgiving | Acción de Gracias
+    Rock am Ring
+    Burning Man | Burning Man | das Burning Man | el Burning Man
+    the Chess Olympiad | l' Olympiade d' échecs | die Schacholympiade | \
+la Olimpiada de Ajedrez
+    Pentecost | la Pentecôte | Pfingsten | Pentecostés
+    Diwali
+    the Cannes Film Festival | le Festival de Cannes | \
+das Filmfestival von Cannes | el Festival de Cannes
   """,
 }
 

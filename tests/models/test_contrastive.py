@@ -1,0 +1,91 @@
+"""The contrastive losses against loops over pairs in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mner_jax.models import contrastive
+
+
+def vectors(rows=6, width=5, seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.normal(size=(2, rows, width)).astype(np.float32)
+
+
+def reference(kind, text, image, weight, tau, image_id):
+  """-log softmax of each positive, one loop at a time."""
+  sides = [np.asarray(x, np.float64) for x in (text, image)]
+  sides = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in sides]
+  rows = [i for i in range(len(weight)) if weight[i] > 0]
+  losses = []
+  for i in rows:
+    for side in (0, 1):
+      anchor = sides[side][i]
+      positive = np.exp(anchor @ sides[1 - side][i] / tau)
+      total = positive
+      for j in rows:
+        if j == i or image_id[j] == image_id[i]:
+          continue
+        total += np.exp(anchor @ sides[1 - side][j] / tau)
+        if kind == "nt_xent":
+          total += np.exp(anchor @ sides[side][j] / tau)
+      losses.append(-np.log(positive / total))
+  return np.mean(losses)
+
+
+@pytest.mark.parametrize("kind", ["nt_xent", "clip"])
+@pytest.mark.parametrize(
+  ("weight", "image_id"),
+  [
+    ([1, 1, 1, 1, 1, 1], [0, 1, 2, 3, 4, 5]),
+    ([1, 0, 1, 1, 0, 1], [0, -1, 2, 3, -1, 5]),
+    ([1, 1, 1, 1, 1, 1], [0, 1, 0, 3, 3, 3]),
+    ([0, 1, 1, 0, 1, 1], [0, 0, 0, 1, 1, 2]),
+  ],
+  ids=["all", "masked rows", "same pictures", "both"],
+)
+def test_equals_reference(kind, weight, image_id):
+  text, image = vectors()
+  got = contrastive.LOSSES[kind](
+    text,
+    image,
+    jnp.float32(jnp.array(weight)),
+    temperature=0.3,
+    image_id=jnp.array(image_id),
+  )
+  want = reference(kind, text, image, weight, 0.3, image_id)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["nt_xent", "clip"])
+def test_masked_rows_have_no_gradient_and_no_influence(kind):
+  text, image = vectors()
+  weight = jnp.array([1.0, 0, 1, 1, 0, 1])
+  loss = jax.value_and_grad(contrastive.LOSSES[kind], argnums=(0, 1))
+  value, grads = loss(text, image, weight, temperature=0.5)
+  text[1], image[4] = 1e3, -7
+  other, other_grads = loss(text, image, weight, temperature=0.5)
+  np.testing.assert_array_equal(value, other)
+  for g, o in zip(grads, other_grads, strict=True):
+    assert not np.any(g[1]) and not np.any(g[4])
+    np.testing.assert_array_equal(g, o)
+
+
+@pytest.mark.parametrize("kind", ["nt_xent", "clip"])
+def test_gradient_is_finite_for_a_zero_vector(kind):
+  text, image = vectors()
+  text[2] = 0
+  grads = jax.grad(contrastive.LOSSES[kind], argnums=(0, 1))(
+    text, image, jnp.ones(6), temperature=0.5
+  )
+  assert all(np.isfinite(g).all() for g in grads)
+
+
+@pytest.mark.parametrize("kind", ["nt_xent", "clip"])
+def test_no_row_counts(kind):
+  text, image = vectors()
+  value, grad = jax.value_and_grad(contrastive.LOSSES[kind])(
+    text, image, jnp.zeros(6), temperature=0.5
+  )
+  assert value == 0 and not np.any(grad)

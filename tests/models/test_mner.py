@@ -1,0 +1,162 @@
+"""The assembled model: sizes, equations in their place, invariances."""
+
+import functools
+import math
+import runpy
+
+import jax
+import numpy as np
+import pytest
+
+from mner_jax import config as config_lib
+from mner_jax.data import batches
+from mner_jax.models import crf
+from mner_jax.models.mner import MultimodalNER, losses
+
+
+@functools.cache
+def init(config):
+  model = MultimodalNER(config)
+  batch = batches.empty(config, 1, 8)
+  params = jax.jit(model.init)(jax.random.key(0), batch)["params"]
+  # Zero residual scales and CRF scores near 0 would hide mistakes.
+  leaves, tree = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  return jax.tree.unflatten(
+    tree,
+    [
+      x + 0.1 * jax.random.normal(k, x.shape)
+      for x, k in zip(leaves, keys, strict=True)
+    ],
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(config, params, batch):
+  return MultimodalNER(config).apply({"params": params}, batch)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def per_sentence(config, params, batch):
+  """Viterbi tags and CRF loss of each row."""
+  out = apply(config, params, batch)
+  nll = -crf.log_likelihood(
+    out.crf, out.emissions, batch["tags"], batch["num_words"]
+  )
+  tags, _ = crf.viterbi(out.crf, out.emissions, batch["num_words"])
+  return nll, tags
+
+
+def size(tree):
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def test_full_size_model_has_the_published_parameter_counts():
+  config = config_lib.from_config_dict(config_lib.defaults()).resolve(
+    ("LOC", "MISC", "ORG", "PER"), 119547
+  )
+  batch = batches.empty(config, 2, 32)
+  model = MultimodalNER(config)
+  params = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
+  assert size(params["text"]) == 177_853_440
+  # CLIPVisionModel has 87,456,000; its final norm (2 x 768) is not used.
+  assert size(params["vit"]) == 87_456_000 - 1536
+  # torchvision: 60,192,808 with the classifier; BatchNorm's scale and bias
+  # are two numbers per channel there and here.
+  assert size(params["resnet"]) == 60_192_808 - 2_049_000
+  out = jax.eval_shape(model.apply, {"params": params}, batch)
+  assert out.emissions.shape == (2, 32, 9)
+  assert out.text.shape == out.images["vit"].shape == (2, 768)
+
+
+@pytest.mark.parametrize(
+  "name", ["synthetic", "synthetic_text", "cp_mner", "mmnerd_small"]
+)
+def test_every_config_is_valid(name):
+  path = f"mner_jax/configs/{name}.py"
+  config = runpy.run_path(path)["get_config"]()
+  assert config_lib.from_config_dict(config)
+
+
+def test_padding_bucket_and_order_change_nothing(tiny, random_batch):
+  params = init(tiny)
+  batch = random_batch(tiny, 8, 16)
+  nll, tags = per_sentence(tiny, params, batch)
+  order = np.random.default_rng(0).permutation(8)
+  longer = batches.empty(tiny, 8, 32)
+  for name, x in batch.items():
+    x = x[order]
+    if x.ndim == 2:  # [B, T] and [B, W]: garbage in the padding
+      longer[name][:] = 3
+      longer[name][:, :16] = x
+    else:
+      longer[name] = x
+  other_nll, other_tags = per_sentence(tiny, params, longer)
+  np.testing.assert_allclose(other_nll, nll[order], rtol=2e-5)
+  np.testing.assert_array_equal(other_tags[:, :16], tags[order])
+
+
+def test_padding_rows_change_no_loss_and_no_gradient(tiny, random_batch):
+  params = init(tiny)
+  batch = random_batch(tiny, 6, 16)
+  padded = {
+    name: np.concatenate([x, y])
+    for (name, x), y in zip(
+      batch.items(), batches.empty(tiny, 2, 16).values(), strict=True
+    )
+  }
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss(params, batch):
+    return losses(tiny, apply(tiny, params, batch), batch)[0]
+
+  value, grads = loss(params, batch)
+  other, other_grads = loss(params, padded)
+  np.testing.assert_allclose(value, other, rtol=1e-5)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
+    grads,
+    other_grads,
+  )
+
+
+def test_without_a_picture_its_pixels_do_not_matter(tiny, random_batch):
+  params = init(tiny)
+  batch = random_batch(tiny)
+  batch["has_image"][:4] = False
+  first = apply(tiny, params, batch).emissions
+  changed = dict(batch, pixels=255 - batch["pixels"])
+  changed["scene_pixels"] = 255 - batch["scene_pixels"]
+  second = apply(tiny, params, changed).emissions
+  np.testing.assert_array_equal(first[:4], second[:4])
+  seen = np.abs(first - second).max(axis=(1, 2)) > 1e-4
+  np.testing.assert_array_equal(seen, batch["has_image"])
+
+
+def test_total_loss_is_the_papers(tiny, change, random_batch):
+  config = change(tiny, loss__alpha=0.7)
+  params, batch = init(config), random_batch(config)
+  total, parts = losses(config, apply(config, params, batch), batch)
+  aligned = parts["contrastive_vit"] + parts["contrastive_resnet"]
+  want = 2 * (0.7 * parts["crf"] + 0.3 * aligned)
+  np.testing.assert_allclose(total, want, rtol=1e-6)
+  nll, _ = per_sentence(config, params, batch)
+  np.testing.assert_allclose(parts["crf"], nll.mean(), rtol=1e-5)
+
+
+def test_words_are_their_first_pieces(tiny, change, random_batch):
+  """Moving a word's first piece index changes its emissions, only its."""
+  config = change(tiny, model__vit__enabled=False, model__resnet__enabled=False)
+  params, batch = init(config), random_batch(config)
+  before = apply(config, params, batch).emissions
+  moved = dict(batch, first_piece=batch["first_piece"].copy())
+  moved["first_piece"][0, 1] += 1
+  after = apply(config, params, moved).emissions
+  changed = np.abs(before - after).max(axis=2) > 1e-6
+  assert changed[0, 1] and changed.sum() == 1
+  released = change(config, model__released=True)
+  moved["first_piece"] = batch["first_piece"] + 1
+  np.testing.assert_array_equal(
+    apply(released, params, moved).emissions, before
+  )

@@ -1,0 +1,110 @@
+"""Meshes: the same numbers on any, large parameters really in pieces."""
+
+import functools
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from mner_jax import sharding, training
+from mner_jax.config import MeshConfig, UserError
+
+STEPS = 2
+# A softmax does not see what all its keys share; over one key it is 1.
+NO_GRADIENT = r"key/bias|fusion/resnet/attention/(query|key)"
+
+
+def run(config, mesh_config, devices, batch):
+  """Loss of each of STEPS updates and the state after them."""
+  mesh = sharding.make_mesh(mesh_config, devices)
+  tx = training.make_optimizer(config.optim, 100)
+  init = training.make_init(config, tx)
+  key = jax.random.key_data(jax.random.key(0))
+  placed = sharding.shardings(jax.eval_shape(init, key), mesh)
+  state = jax.jit(init, out_shardings=placed)(key)
+  step = jax.jit(
+    training.make_train_step(config, tx),
+    in_shardings=(placed, sharding.batch_sharding(mesh)),
+    out_shardings=(placed, sharding.replicated(mesh)),
+    donate_argnums=0,
+  )
+  losses = []
+  for _ in range(STEPS):
+    state, metrics = step(state, sharding.put_batch(batch, mesh))
+    losses.append(float(metrics["loss"]))
+  return losses, state
+
+
+@pytest.fixture(scope="module")
+def one_device(tiny, random_batch):
+  batch = random_batch(tiny, 8, 16)
+  return batch, *run(tiny, MeshConfig(1, 1, 1), jax.devices()[:1], batch)
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
+def test_a_mesh_computes_what_one_device_does(tiny, one_device, shape):
+  batch, want_losses, want = one_device
+  losses, state = run(tiny, MeshConfig(*shape), jax.devices(), batch)
+  np.testing.assert_allclose(losses, want_losses, rtol=1e-5)
+  for path, got in jax.tree_util.tree_leaves_with_path(state.params):
+    name = sharding.path_name(path)
+    want_x = functools.reduce(lambda t, k: t[k.key], path, want.params)
+    # Where the gradient is 0 by mathematics, Adam takes the sign of noise.
+    if not re.search(NO_GRADIENT, name):
+      np.testing.assert_allclose(
+        got, want_x, rtol=1e-4, atol=2e-5, err_msg=name
+      )
+  parts = shape[1] * shape[2]
+  if parts > 1:
+    pieces = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(state):
+      name = sharding.path_name(path)
+      local = x.addressable_shards[0].data.size
+      pieces[name] = x.size // local
+    for name, count in pieces.items():
+      if re.search(r"(query|intermediate|output)/kernel|word_emb", name):
+        assert count == parts, name
+    # The optimizer's moments lie as their parameter does.
+    moments = [n for n in pieces if "/mu/" in n or "/nu/" in n]
+    assert moments
+    for name in moments:
+      assert pieces[name] == pieces[re.sub(r".*/[mn]u/", "params/", name)]
+
+
+def test_frozen_parameters_have_no_state_and_do_not_move(
+  tiny, one_device, random_batch
+):
+  _, _, state = one_device
+  names = [
+    sharding.path_name(path)
+    for path, _ in jax.tree_util.tree_leaves_with_path(state.opt_state)
+  ]
+  assert any("/text/" in name for name in names)
+  assert not any("/mu/resnet/" in name for name in names)
+  tx = training.make_optimizer(tiny.optim, 100)
+  key = jax.random.key_data(jax.random.key(0))
+  start = jax.jit(training.make_init(tiny, tx))(key)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    start.params["resnet"],
+    state.params["resnet"],
+  )
+  moved = start.params["vit"]["class_embedding"]
+  assert np.any(moved != np.asarray(state.params["vit"]["class_embedding"]))
+
+
+def test_mesh_shapes_are_checked():
+  assert sharding.make_mesh(MeshConfig(-1, 2, 2)).shape["data"] == 2
+  for shape in [(3, 1, 1), (-1, -1, 1), (-1, 3, 1), (0, 1, 1)]:
+    with pytest.raises(UserError, match="mesh"):
+      sharding.make_mesh(MeshConfig(*shape))
+
+
+def test_what_the_mesh_does_not_divide_is_listed(tiny):
+  mesh = sharding.make_mesh(MeshConfig(1, 8, 1))
+  tree = {"text": {"pooler": {"kernel": jax.ShapeDtypeStruct((12, 8), "f4")}}}
+  with pytest.raises(UserError, match=r"text/pooler/kernel \(12, 8\)"):
+    sharding.shardings(tree, mesh)
+  with pytest.raises(UserError, match="batch_size"):
+    sharding.check_batch_size(12, mesh)

@@ -1,0 +1,249 @@
+"""Whole runs of train.py and eval.py, as a user starts them."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import seqeval.metrics
+from PIL import Image
+
+from mner_jax import checkpoint, training
+from mner_jax import config as config_lib
+from mner_jax.data import formats
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+TINY = """
+from mner_jax.config import defaults
+
+def get_config():
+  config = defaults()
+  config.data.path = {path!r}
+  config.data.cache_dir = {cache!r}
+  config.data.languages = ("en", "de")
+  config.data.buckets = (16, 24)
+  config.model.text.update(vocab_size=200, hidden_size=16, num_layers=1,
+                           num_heads=4, intermediate_size=32, max_positions=24)
+  config.model.vit.update(image_size=16, patch_size=8, hidden_size=16,
+                          num_layers=1, num_heads=4, intermediate_size=32)
+  config.model.resnet.update(image_size=32, stages=(1,), width=8)
+  config.model.fusion_heads = 4
+  config.optim.learning_rate = 3e-3
+  config.train.batch_size = 4
+  config.train.epochs = 5
+  config.train.log_every = 1
+  config.train.eval_every = 8
+  return config
+"""
+
+
+def write_corpus(folder):
+  """Twelve sentences a split in two languages; long, orphan and missing."""
+  (folder / "images").mkdir(parents=True)
+  for i in range(4):
+    image = Image.new("RGB", (20 + i, 30), (60 * i, 0, 255 - 60 * i))
+    image.save(folder / "images" / f"pic{i}.png")
+  for language, who in (("en", "Anna Smith"), ("de", "Jürgen Groß")):
+    first, last = who.split()
+    blocks = []
+    for i in range(8):
+      image = f"pic{i}" if i < 5 else ""  # pic4 is not there
+      words = [first, last, "visits"] + [f"Town{i}"] + ["today"] * (2 + i)
+      tags = ["B-PER", "I-PER", "O", "B-LOC"] + ["O"] * (2 + i)
+      if i == 2:
+        tags[3] = "I-LOC"  # an orphan
+      if i == 3:
+        words, tags = words + ["again"] * 30, tags + ["O"] * 30
+      lines = [f"IMGID:{image}"] * bool(image)
+      lines += [f"{w}\t{t}" for w, t in zip(words, tags, strict=True)]
+      blocks.append("\n".join(lines) + "\n")
+    (folder / language).mkdir()
+    for split in ("train", "valid", "test"):
+      (folder / language / f"{split}.txt").write_text("\n".join(blocks))
+
+
+def command(program, *arguments, cwd=ROOT):
+  return subprocess.run(
+    [sys.executable, str(ROOT / program), *map(str, arguments)],
+    cwd=cwd,
+    capture_output=True,
+    text=True,
+    env={
+      **os.environ,
+      "JAX_PLATFORMS": "cpu",
+      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
+    },
+    timeout=300,
+  )
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("corpus")
+  write_corpus(folder / "data")
+  config = folder / "tiny.py"
+  config.write_text(
+    TINY.format(path=str(folder / "data"), cache=str(folder / "cache"))
+  )
+  return config
+
+
+@pytest.fixture(scope="module")
+def run(corpus):
+  """A run to its end, in one go."""
+  workdir = corpus.parent / "run"
+  result = command("train.py", f"--config={corpus}", f"--workdir={workdir}")
+  assert result.returncode == 0, result.stderr
+  return workdir, result
+
+
+def test_a_run_leaves_what_it_promises(run):
+  workdir, result = run
+  assert {p.name for p in workdir.iterdir()} == {
+    "config.json", "tokenizer", "metrics.jsonl", "timing.jsonl",
+    "checkpoints", "test_metrics.json",
+  }  # fmt: skip
+  scores = json.loads((workdir / "test_metrics.json").read_text())
+  assert set(scores["per_language"]) == {"de", "en"}
+  assert set(scores["per_type"]) == {"LOC", "PER"}
+  gold = [
+    list(s.tags)
+    for language in ("en", "de")
+    for s in formats.read_conll(workdir.parent / "data" / language / "test.txt")
+  ]
+  entities = len(seqeval.metrics.sequence_labeling.get_entities(gold))
+  # Every entity of the file counts, those of long sentences and orphans too.
+  assert scores["counts"] == {
+    "sentences": 16, "entities": entities, "missing_images": 2,
+    "broken_images": 0, "windowed_sentences": 2, "unk_words": 0,
+    "orphan_tags": 2,
+  }  # fmt: skip
+  rows = scores["per_language"].values()
+  assert sum(row["support"] for row in rows) == entities
+  assert f"{100 * scores['f1']:.2f}" in result.stdout
+  # It has learnt something: the two names are easy.
+  assert scores["per_type"]["PER"]["f1"] > 0.9
+  text = (workdir / "metrics.jsonl").read_text()
+  lines = [json.loads(line) for line in text.splitlines()]
+  losses = [line["loss"] for line in lines if "loss" in line]
+  assert losses[-1] < losses[0]
+
+
+def files(folder):
+  return {
+    str(p.relative_to(folder)): p.read_bytes()
+    for p in sorted(folder.rglob("*"))
+    if p.is_file()
+  }
+
+
+def arrays(workdir):
+  """All arrays of a run's last checkpoint."""
+  config = config_lib.read_workdir(workdir)
+  init = training.make_init(config, training.make_optimizer(config.optim, 1))
+  key = jax.random.key_data(jax.random.key(0))
+  one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
+    jax.eval_shape(init, key),
+  )
+  with checkpoint.open_checkpoints(workdir) as checkpointer:
+    step = checkpoint.latest_step(checkpointer)
+    state = checkpoint.restore(checkpointer, step, abstract)
+  return [np.asarray(x) for x in jax.tree.leaves(state)]
+
+
+def test_stopped_and_started_again_equals_one_go(corpus, run):
+  one_go, _ = run
+  workdir = corpus.parent / "stopped"
+  arguments = ("train.py", f"--config={corpus}", f"--workdir={workdir}")
+  first = command(*arguments, "--stop_at=11")
+  assert first.returncode == 0, first.stderr
+  assert [p.name for p in (workdir / "checkpoints").iterdir()].count("11")
+  second = command(*arguments)
+  assert second.returncode == 0, second.stderr
+  assert "going on after step 11" in second.stderr
+  for name in ("config.json", "metrics.jsonl", "test_metrics.json"):
+    assert (workdir / name).read_bytes() == (one_go / name).read_bytes(), name
+  for got, want in zip(arrays(workdir), arrays(one_go), strict=True):
+    assert got.tobytes() == want.tobytes()
+
+
+def test_eval_repeats_the_scores_and_takes_overrides(run):
+  workdir, _ = run
+  want = (workdir / "test_metrics.json").read_bytes()
+  result = command("eval.py", f"--workdir={workdir}")
+  assert result.returncode == 0, result.stderr
+  assert (workdir / "test_metrics.json").read_bytes() == want
+  result = command(
+    "eval.py", f"--workdir={workdir}", "--split=valid",
+    "--config.data.languages=('de',)",
+  )  # fmt: skip
+  assert result.returncode == 0, result.stderr
+  scores = json.loads((workdir / "valid_metrics.json").read_text())
+  assert list(scores["per_language"]) == ["de"]
+  (workdir / "valid_metrics.json").unlink()
+
+
+BAD = {
+  "missing data folder": (["--config.data.path=/nowhere"], "/nowhere"),
+  "missing image folder": (["--config.data.images=pictures"], "pictures"),
+  "unknown tag": (["--config.data.labels=('PER',)"], "en/train.txt:5"),
+  "unknown field": (["--config.model.deepth=3"], "deepth"),
+  "wrong type": (["--config.train.epochs=many"], "many"),
+  "unknown flag": (["--wrkdir=x"], "wrkdir"),
+  "stray argument": (["resume"], "resume"),
+  "missing config": (["--config=nothing.py"], "nothing.py"),
+  "broken config": (["--config={broken}"], "SyntaxError"),
+  "bad value": (["--config.loss.contrastive=simclr"], "simclr"),
+  "language without data": (["--config.data.languages=('en','fr')"], "fr"),
+  "mesh": (["--config.mesh.tensor=3"], "mesh"),
+  "columns": (["--config.data.path={columns}"], "train.txt:2"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(corpus, case, tmp_path):
+  (tmp_path / "broken.py").write_text("def get_config(:\n")
+  columns = tmp_path / "columns"
+  write_corpus(columns)
+  (columns / "en" / "train.txt").write_text("Anna\tB-PER\nsings\tO\tO\n")
+  arguments, expected = BAD[case]
+  places = {"broken": tmp_path / "broken.py", "columns": columns}
+  arguments = [a.format(**places) for a in arguments]
+  result = command(
+    "train.py", f"--config={corpus}", f"--workdir={tmp_path}/run", *arguments
+  )
+  assert result.returncode == 2, result.stderr
+  said = [line for line in result.stderr.splitlines() if "building" not in line]
+  assert len(said) == 1 and expected in said[0], result.stderr
+
+
+def test_another_config_in_a_workdir_is_refused(corpus, run):
+  workdir, _ = run
+  before = files(workdir)
+  result = command(
+    "train.py", f"--config={corpus}", f"--workdir={workdir}",
+    "--config.optim.learning_rate=1e-5",
+  )  # fmt: skip
+  assert result.returncode == 2
+  assert "optim.learning_rate: 0.003 -> 1e-05" in result.stderr
+  assert files(workdir) == before
+
+
+def test_eval_of_no_run_is_one_line(tmp_path):
+  result = command("eval.py", f"--workdir={tmp_path}")
+  assert result.returncode == 2
+  assert len(result.stderr.splitlines()) == 1
+  assert "config.json" in result.stderr
+
+
+def test_config_survives_json(tiny):
+  again = config_lib.from_config_dict(json.loads(config_lib.to_json(tiny)))
+  assert again == tiny
+  assert config_lib.differences(tiny, again) == []
