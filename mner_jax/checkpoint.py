@@ -98,6 +98,21 @@ def restore_best(workdir, abstract_params):
   return step, loaded["params"]
 
 
+def initial_params(config, abstract_params):
+  """The best parameters of the run `config.init_from`, of the same model."""
+  other = config_lib.read_workdir(config.init_from)
+  changed = [
+    line
+    for line in config_lib.differences(other, config)
+    if line.startswith(("model.", "data.labels"))
+  ]
+  if changed:
+    raise UserError(
+      f"init_from: {config.init_from} holds another model: {'; '.join(changed)}"
+    )
+  return restore_best(config.init_from, abstract_params)[1]
+
+
 def claim_workdir(workdir, config):
   """Writes `config.json`, or checks that the one there is of this config."""
   path = epath.Path(workdir) / "config.json"

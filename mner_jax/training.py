@@ -17,7 +17,7 @@ import optax
 from etils import epath
 from flax import traverse_util
 
-from mner_jax import checkpoint, evaluation, sharding
+from mner_jax import checkpoint, evaluation, pretrained, sharding
 from mner_jax.data import batches, builders, wordpiece
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.progress import Log
@@ -129,17 +129,26 @@ def prepare(config, workdir):
   splits |= builders.load(data, ("test",), test_languages)
   labels = builders.labels(splits.values(), data.labels)
   folder = workdir / "tokenizer"
-  if (folder / "tokenizer.json").exists():
+  known = (folder / "tokenizer.json").exists()
+  if known:
     tokenizer = wordpiece.load(folder)
+  elif config.init_from:
+    tokenizer = wordpiece.load(epath.Path(config.init_from) / "tokenizer")
+  elif config.model.text.weights:
+    tokenizer = wordpiece.published(
+      pretrained.folder(config.model.text.weights)
+    )
   else:
     tokenizer = wordpiece.bert_tokenizer(
       wordpiece.count_vocabulary(
         splits["train"].sentences, config.model.text.vocab_size
       )
     )
-  config = config.resolve(labels, tokenizer.get_vocab_size())
+  config = pretrained.resolve(
+    config.resolve(labels, tokenizer.get_vocab_size())
+  )
   checkpoint.claim_workdir(workdir, config)
-  if jax.process_index() == 0:
+  if not known and jax.process_index() == 0:
     wordpiece.save(tokenizer, folder)
   examples = {
     name: batches.Examples(split, tokenizer, config)
@@ -186,21 +195,25 @@ def train(config, workdir, stop_at=None):
     out_shardings=(state_sharding, sharding.replicated(mesh)),
     donate_argnums=0,
   )
+  placed = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    abstract,
+    state_sharding,
+  )
   with checkpoint.open_checkpoints(workdir) as checkpoints:
+    # Own latest checkpoint > init_from > published weights > from scratch.
     first_step = checkpoint.latest_step(checkpoints)
-    if first_step is None:
+    if first_step is not None:
+      state = checkpoint.restore(checkpoints, first_step, placed)
+    else:
       first_step = 0
       state = jax.jit(init, out_shardings=state_sharding)(seed_key)
-    else:
-      state = checkpoint.restore(
-        checkpoints,
-        first_step,
-        jax.tree.map(
-          lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-          abstract,
-          state_sharding,
-        ),
-      )
+      if config.init_from:
+        state = state._replace(
+          params=checkpoint.initial_params(config, placed.params)
+        )
+      else:
+        state = state._replace(params=pretrained.load(config, state.params))
     last_step = total_steps if stop_at is None else min(stop_at, total_steps)
     log = Log(workdir, config, plan, first_step, total_steps)
     log.start(examples, abstract.params)

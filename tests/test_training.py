@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -222,6 +223,29 @@ def test_bad_input_is_one_line_and_exit_code_2(corpus, case, tmp_path):
   assert result.returncode == 2, result.stderr
   said = [line for line in result.stderr.splitlines() if "building" not in line]
   assert len(said) == 1 and expected in said[0], result.stderr
+
+
+def first_line(workdir):
+  text = (workdir / "metrics.jsonl").read_text()
+  return json.loads(text.splitlines()[0])
+
+
+def test_init_from_starts_where_another_run_was_best(corpus, run):
+  workdir, _ = run
+  other = corpus.parent / "further"
+  arguments = (
+    f"--config={corpus}", f"--workdir={other}",
+    f"--config.init_from={workdir}", "--stop_at=1",
+  )  # fmt: skip
+  result = command("train.py", *arguments, "--config.model.fusion_heads=2")
+  assert result.returncode == 2
+  assert "model.fusion_heads: 4 -> 2" in result.stderr
+  shutil.rmtree(other)
+  result = command("train.py", *arguments)
+  assert result.returncode == 0, result.stderr
+  first = first_line(other)
+  scratch = first_line(workdir)
+  assert first["crf"] < scratch["crf"] / 4
 
 
 def test_another_config_in_a_workdir_is_refused(corpus, run):

@@ -7,6 +7,7 @@ characters, then take the longest known piece greedily. It comes from the
 
 import collections
 import dataclasses
+import json
 
 import numpy as np
 import tokenizers
@@ -67,6 +68,27 @@ def count_vocabulary(sentences, size):
   return list(vocabulary)
 
 
+def published(folder):
+  """The tokenizer beside published weights: tokenizer.json or vocab.txt."""
+  if (folder / "tokenizer.json").exists():
+    tokenizer = load(folder)
+    # The file may hold the padding of whoever wrote it.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+  vocabulary = folder / "vocab.txt"
+  if not vocabulary.exists():
+    raise UserError(f"{folder}: neither tokenizer.json nor vocab.txt in it")
+  settings = folder / "tokenizer_config.json"
+  lowercase = settings.exists() and json.loads(settings.read_text()).get(
+    "do_lower_case", False
+  )
+  pieces = vocabulary.read_text(encoding="utf-8").split("\n")
+  return bert_tokenizer(
+    [p.rstrip("\r") for p in pieces if p], lowercase=lowercase
+  )
+
+
 def save(tokenizer, folder):
   """Writes `tokenizer.json`, the file that `load` reads."""
   folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +134,7 @@ def windows(tokenizer, sentences, max_pieces):
   window's own words takes about a quarter of it, and a word of more pieces
   than that is cut: only its first piece stands for the word.
   """
-  cls, sep, unk = (tokenizer.token_to_id(t) for t in (CLS, SEP, UNK))
+  cls, sep, unk = _special_ids(tokenizer)
   encodings = tokenizer.encode_batch(
     [s.words for s in sentences], is_pretokenized=True, add_special_tokens=False
   )
@@ -137,6 +159,15 @@ def windows(tokenizer, sentences, max_pieces):
         )
       )  # fmt: skip
   return result
+
+
+def _special_ids(tokenizer):
+  """Ids of [CLS], [SEP] and [UNK], or of what RoBERTa calls them."""
+  for names in ((CLS, SEP, UNK), ("<s>", "</s>", "<unk>")):
+    ids = [tokenizer.token_to_id(name) for name in names]
+    if None not in ids:
+      return ids
+  raise UserError("tokenizer: it has neither [CLS] [SEP] [UNK] nor <s> </s>")
 
 
 def _spans(words, budget):

@@ -164,7 +164,7 @@ def test_templates_are_held_out(language, splits):
   unseen = [pattern(t, language) for t in all_templates(language, True)]
   seen = [pattern(t, language) for t in all_templates(language, False)]
   assert share("train") == 0
-  assert 0.1 < share("test") < 0.3
+  assert 0.05 < share("test") < 0.15
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -185,7 +185,7 @@ def test_names_are_held_out(language, splits):
       text = " ".join(names.split_article(name)[1])
       unseen.add((names.TYPE_OF.get(kind, "PER"), text))
   assert not drawn("train") & unseen
-  assert len(drawn("test") & unseen) > 12
+  assert len(drawn("test") & unseen) > 6
 
 
 def test_types_of_a_name_are_dealt_evenly(splits):
@@ -195,7 +195,6 @@ def test_types_of_a_name_are_dealt_evenly(splits):
       if e.sentence.source == "ambiguous":
         ((kind, words),) = entities(e.sentence)
         dealt[e.sentence.language, " ".join(words), kind] += 1
-        assert e.scene == kind
     for language in LANGUAGES:
       for name, kinds in names.shared(language).items():
         counts = [dealt[language, name, names.TYPE_OF[k]] for k in kinds]
@@ -226,7 +225,20 @@ def test_splits_share_no_sentence(splits):
   assert not set(words["valid"]) & set(words["test"])
   for split, drawn in splits.items():
     keys = {(e.sentence.language, e.sentence.words) for e in drawn}
-    assert len(keys) == len(drawn), split
+    assert len(keys) > 0.995 * len(drawn), split
+
+
+def test_pictures_of_ambiguous_sentences(splits):
+  elsewhere = []
+  for e in splits["train"]:
+    if e.sentence.source == "ambiguous":
+      ((kind, words),) = entities(e.sentence)
+      kinds = names.shared(e.sentence.language)[" ".join(words)]
+      assert len(kinds) == 2  # what the ceiling counts on
+      elsewhere.append(e.scene != kind)
+      if e.scene != kind:
+        assert e.scene not in {names.TYPE_OF[k] for k in kinds}
+  assert 0.08 < sum(elsewhere) / len(elsewhere) < 0.12
 
 
 def test_pictures_of_clear_sentences(splits):
@@ -246,16 +258,32 @@ def test_types_are_balanced(splits):
     assert min(kinds[t] for t in names.TYPES) >= 0.15 * kinds.total()
 
 
-def test_text_ceiling(splits):
+def expected_f1(chances):
+  """By brute force over what a reader may leave out."""
+  best = 0
+  for threshold in set(chances):
+    kept = [chance for chance in chances if chance >= threshold]
+    best = max(best, 2 * sum(kept) / (len(chances) + len(kept)))
+  return best
+
+
+def test_ceilings(splits):
   for drawn in splits.values():
-    chances = [chance for e in drawn for chance in e.chances]
-    best = 0
-    for threshold in set(chances):
-      kept = [chance for chance in chances if chance >= threshold]
-      best = max(best, 2 * sum(kept) / (len(chances) + len(kept)))
-    assert corpus.text_ceiling(drawn) == pytest.approx(best)
-  assert 0.74 <= corpus.text_ceiling(splits["test"]) <= 0.80
-  assert corpus.text_ceiling([]) == 0
+    alone = [chance for e in drawn for chance in e.chances]
+    assert corpus.ceiling(drawn, pictures=False) == pytest.approx(
+      expected_f1(alone)
+    )
+    together = [
+      1 if f"B-{e.scene}" in e.sentence.tags else chance
+      for e in drawn
+      for chance in e.chances
+    ]
+    assert corpus.ceiling(drawn, pictures=True) == pytest.approx(
+      expected_f1(together)
+    )
+  assert 0.74 <= corpus.ceiling(splits["test"], pictures=False) <= 0.80
+  assert corpus.ceiling(splits["test"], pictures=True) >= 0.96
+  assert corpus.ceiling([], pictures=True) == 0
 
 
 def test_lookup_baseline(splits):

@@ -37,7 +37,8 @@ def _describe(title: str, split: list[corpus.Example], seen: set[str]) -> None:
     f"{title:9} {len(split)} sentences, {tokens} tokens, {counts}; "
     f"ambiguous {ambiguous / len(split):.1%}, "
     f"names held out {unseen / len(entities):.1%}, "
-    f"text-only ceiling {corpus.text_ceiling(split):.3f}"
+    f"ceiling {corpus.ceiling(split, pictures=False):.3f} for the text "
+    f"alone, {corpus.ceiling(split, pictures=True):.3f} with the pictures"
   )
 
 

@@ -1,0 +1,242 @@
+"""Published weights against transformers, from files on disk."""
+
+import dataclasses
+import functools
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra [parity]")
+transformers = pytest.importorskip(
+  "transformers", reason="needs the extra [parity]"
+)
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from mner_jax import config as config_lib  # noqa: E402
+from mner_jax import pretrained  # noqa: E402
+from mner_jax.config import UserError  # noqa: E402
+from mner_jax.models.bert import Bert  # noqa: E402
+from mner_jax.models.resnet import (  # noqa: E402
+  IMAGENET_STATISTICS,
+  ResNet,
+)
+from mner_jax.models.vit import PIXEL_STATISTICS, Vit  # noqa: E402
+
+TINY = {
+  "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+  "intermediate_size": 64,
+}  # fmt: skip
+FULL = {
+  "hidden_size": 768, "num_hidden_layers": 1, "num_attention_heads": 12,
+  "intermediate_size": 3072,
+}  # fmt: skip
+
+
+def randomise(model):
+  """Weights that a mistake shows in: biases and norms away from 0 and 1."""
+  generator = torch.Generator().manual_seed(0)
+  with torch.no_grad():
+    for p in model.parameters():
+      noise = torch.randn(p.shape, generator=generator)
+      p.add_(noise * (p.shape[-1] ** -0.5 if p.ndim == 2 else 0.1))
+    for name, b in model.named_buffers():
+      if name.endswith("running_mean"):
+        b.add_(0.1 * torch.randn(b.shape, generator=generator))
+      if name.endswith("running_var"):
+        b.mul_(1 + torch.rand(b.shape, generator=generator))
+  return model.eval()
+
+
+def load(folder, name, table, module, *inputs):
+  """Our module's parameters, read from the folder."""
+  config = config_lib.defaults()
+  config.model[name].weights = str(folder)
+  config = pretrained.resolve(config_lib.Config(
+    model=config_lib.from_config_dict(config).model
+  ))  # fmt: skip
+  sizes = getattr(config.model, name)
+  net = module(sizes)
+  init = jax.jit(net.init)(jax.random.key(0), *inputs)["params"]
+  params = pretrained.load_encoder(pretrained.folder(str(folder)), table, init)
+  return net, params
+
+
+def text_inputs(vocab, rows=4, length=17):
+  rng = np.random.default_rng(0)
+  ids = rng.integers(5, vocab, (rows, length)).astype(np.int32)
+  mask = np.arange(length)[None] < np.array([length, 9, 3, 12])[:, None]
+  return ids, mask
+
+
+def reference_text(model, ids, mask, pad=0):
+  """Hidden states and pooled output of transformers, padding in place."""
+  ids = np.where(mask, ids, pad)
+  with torch.no_grad():
+    out = model(
+      torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long()
+    )
+  return ids.astype(np.int32), out
+
+
+@pytest.mark.parametrize("size", [TINY, FULL], ids=["tiny", "full width"])
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+def test_text_encoders(tmp_path, family, size):
+  settings = dict(size, vocab_size=200, attn_implementation="eager")
+  if family == "bert":
+    hf = transformers.BertConfig(max_position_embeddings=64, **settings)
+    model = transformers.BertModel(hf)
+  else:
+    hf = transformers.XLMRobertaConfig(
+      max_position_embeddings=66, type_vocab_size=1, layer_norm_eps=1e-5,
+      **settings,
+    )  # fmt: skip
+    model = transformers.XLMRobertaModel(hf)
+  randomise(model).save_pretrained(tmp_path)
+  ids, mask = text_inputs(200)
+  ids, want = reference_text(model, ids, mask, pad=hf.pad_token_id)
+  net, params = load(tmp_path, "text", pretrained.BERT, Bert, ids, mask)
+  assert net.config.layer_norm_eps == hf.layer_norm_eps
+  states, pooled = jax.jit(net.apply)({"params": params}, ids, mask)
+  error = np.abs(np.array(states) - want.last_hidden_state.numpy())
+  assert error[mask].max() <= 2e-5
+  assert np.abs(np.array(pooled) - want.pooler_output.numpy()).max() <= 2e-5
+
+
+def test_the_tolerance_catches_a_wrong_eps_and_a_tanh_gelu(
+  tmp_path, monkeypatch
+):
+  hf = transformers.BertConfig(
+    vocab_size=200, max_position_embeddings=64, attn_implementation="eager",
+    **dict(TINY, num_hidden_layers=12),
+  )  # fmt: skip
+  model = randomise(transformers.BertModel(hf))
+  model.save_pretrained(tmp_path)
+  ids, mask = text_inputs(200)
+  ids, want = reference_text(model, ids, mask)
+  net, params = load(tmp_path, "text", pretrained.BERT, Bert, ids, mask)
+
+  def error(net):
+    states, _ = net.apply({"params": params}, ids, mask)
+    return np.abs(
+      np.array(states) - want.last_hidden_state.numpy()
+    )[mask].max()  # fmt: skip
+
+  assert error(net) <= 2e-5
+  wrong = dataclasses.replace(net.config, layer_norm_eps=1e-5)
+  assert error(Bert(wrong)) > 2e-5
+  exact = jax.nn.gelu
+  monkeypatch.setattr(
+    jax.nn, "gelu", lambda x, approximate: exact(x, approximate=True)
+  )
+  assert error(net) > 2e-5
+
+
+def pictures(size, rows=2):
+  rng = np.random.default_rng(0)
+  return rng.integers(256, size=(rows, size, size, 3), dtype=np.uint8)
+
+
+def torch_pixels(pixels, mean, std):
+  x = (pixels / 255.0 - np.array(mean)) / np.array(std)
+  return torch.tensor(x, dtype=torch.float32).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("size", [TINY, FULL], ids=["tiny", "full width"])
+@pytest.mark.parametrize("style", ["clip", "google"])
+def test_vision_transformers(tmp_path, style, size):
+  settings = dict(
+    size, image_size=64, patch_size=16, attn_implementation="eager"
+  )
+  if style == "clip":
+    hf = transformers.CLIPVisionConfig(**settings)
+    model = transformers.CLIPVisionModel(hf)
+    table = pretrained.CLIP
+  else:
+    hf = transformers.ViTConfig(**settings)
+    model = transformers.ViTModel(hf)
+    table = pretrained.GOOGLE
+  randomise(model).save_pretrained(tmp_path)
+  pixels = pictures(64)
+  net, params = load(tmp_path, "vit", table, Vit, pixels)
+  assert net.config.style == style
+  got = jax.jit(net.apply)({"params": params}, pixels)
+  with torch.no_grad():
+    want = model(torch_pixels(pixels, *PIXEL_STATISTICS[style]))
+  error = np.abs(np.array(got) - want.last_hidden_state.numpy()).max()
+  assert error <= 2e-5
+
+
+def test_resnet(tmp_path):
+  """transformers' ResNetModel, saved under torchvision's names."""
+  hf = transformers.ResNetConfig(
+    depths=[3, 4, 6, 3], layer_type="bottleneck",
+    hidden_sizes=[256, 512, 1024, 2048],
+    downsample_in_bottleneck=False,
+  )  # fmt: skip
+  model = randomise(transformers.ResNetModel(hf))
+  save_file(
+    {
+      torchvision_name(n): x.contiguous() for n, x in model.state_dict().items()
+    },
+    tmp_path / "model.safetensors",
+  )
+  (tmp_path / "config.json").write_text(
+    json.dumps({"architecture": "resnet50"})
+  )
+  pixels = pictures(64)
+  net, params = load(tmp_path, "resnet", pretrained.RESNET, ResNet, pixels)
+  got = np.array(jax.jit(net.apply)({"params": params}, pixels))
+  with torch.no_grad():
+    want = model(torch_pixels(pixels, *IMAGENET_STATISTICS)).last_hidden_state
+  want = want.permute(0, 2, 3, 1).numpy()
+  # Random weights grow through 50 layers; published ones stay near 1.
+  scale = np.abs(want).max()
+  assert np.abs(got - want).max() / max(scale, 1) <= 3e-5
+
+
+def torchvision_name(name):
+  kinds = {"convolution": "conv", "normalization": "bn"}
+  if match := re.fullmatch(r"embedder\.embedder\.(\w+)\.(.+)", name):
+    return f"{kinds[match[1]]}1.{match[2]}"
+  match = re.fullmatch(
+    r"encoder\.stages\.(\d)\.layers\.(\d+)\.(shortcut|layer\.(\d))\.(\w+)\.(.+)",
+    name,
+  )
+  stage, block, where, index, kind, leaf = match.groups()
+  head = f"layer{int(stage) + 1}.{block}"
+  if where == "shortcut":
+    return f"{head}.downsample.{0 if kind == 'convolution' else 1}.{leaf}"
+  return f"{head}.{kinds[kind]}{int(index) + 1}.{leaf}"
+
+
+def test_other_weights_are_refused_with_both_sides(tmp_path):
+  hf = transformers.BertConfig(vocab_size=50, **TINY)
+  model = transformers.BertModel(hf)
+  model.save_pretrained(tmp_path)
+  ids, mask = text_inputs(50)
+  load_bert = functools.partial(
+    load, tmp_path, "text", pretrained.BERT, Bert, ids, mask
+  )
+  load_bert()
+  file = tmp_path / "model.safetensors"
+  state = load_file(file)
+  state["encoder.extra.weight"] = state.pop("pooler.dense.weight")
+  state["embeddings.LayerNorm.weight"] = torch.zeros(5)
+  save_file(state, file)
+  with pytest.raises(UserError) as error:
+    load_bert()
+  said = str(error.value)
+  assert "lacks: pooler/kernel" in said and "encoder.extra.weight" in said
+  assert "embeddings_norm/scale is (32,), there (5,)" in said
+  file.write_bytes(file.read_bytes()[:5000])
+  with pytest.raises(UserError, match="model.safetensors"):
+    load_bert()
+  file.unlink()
+  with pytest.raises(UserError, match="no .*safetensors"):
+    load_bert()
+  with pytest.raises(UserError, match="neither a folder nor a Hub name"):
+    pretrained.folder("/no/such/folder")
