@@ -254,6 +254,11 @@ def _validate(config):
       f"config: data.buckets ends at {buckets[-1]}, above the text encoder's"
       f" {config.model.text.max_positions} positions"
     )
+  if config.model.vit.image_size % config.model.vit.patch_size:
+    raise UserError(
+      f"config: model.vit: patches of {config.model.vit.patch_size} do not"
+      f" divide an image of {config.model.vit.image_size}"
+    )
   heads = {
     "model.text": (config.model.text.hidden_size, config.model.text.num_heads),
     "model.vit": (config.model.vit.hidden_size, config.model.vit.num_heads),

@@ -68,17 +68,21 @@ def write_corpus(folder):
       (folder / language / f"{split}.txt").write_text("\n".join(blocks))
 
 
+def environment():
+  return {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
+  }
+
+
 def command(program, *arguments, cwd=ROOT):
   return subprocess.run(
     [sys.executable, str(ROOT / program), *map(str, arguments)],
     cwd=cwd,
     capture_output=True,
     text=True,
-    env={
-      **os.environ,
-      "JAX_PLATFORMS": "cpu",
-      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
-    },
+    env=environment(),
     timeout=300,
   )
 

@@ -19,11 +19,12 @@ def get_config():
   config = synthetic.get_config()
   config.data.path = "cp_mner"
   config.data.languages = ("zh",)
-  config.data.buckets = (64, 128, 192)
-  config.model.text.max_positions = 192
+  config.data.buckets = (128, 256)
+  config.model.text.max_positions = 256
   config.model.text.vocab_size = 4000
   config.model.vit.image_size = 64
-  config.optim.learning_rate = 1e-3
+  config.model.vit.patch_size = 16
+  config.optim.learning_rate = 2e-3
   config.train.batch_size = 16
-  config.train.epochs = 25
+  config.train.epochs = 8
   return config

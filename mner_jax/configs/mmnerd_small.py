@@ -21,6 +21,6 @@ def get_config():
   config.data.buckets = (24, 48, 128)
   config.model.text.vocab_size = 12000
   config.model.text.max_positions = 128
-  config.optim.learning_rate = 5e-4
+  config.optim.learning_rate = 1e-3
   config.train.epochs = 3
   return config

@@ -70,7 +70,8 @@ def test_full_size_model_has_the_published_parameter_counts():
 
 
 @pytest.mark.parametrize(
-  "name", ["synthetic", "synthetic_text", "cp_mner", "mmnerd_small"]
+  "name",
+  ["synthetic", "synthetic_text", "cp_mner", "mmnerd_small", "mmnerd"],
 )
 def test_every_config_is_valid(name):
   path = f"mner_jax/configs/{name}.py"

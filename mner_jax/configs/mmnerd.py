@@ -1,0 +1,23 @@
+"""2M-NER at the authors' sizes and settings: mBERT, CLIP ViT-B/32, ResNet-152.
+
+Expects MMNERD in `data.path` with a subfolder for each language. Other
+encoders are one flag each:
+  --config.model.text.weights=FacebookAI/xlm-roberta-base
+  --config.model.vit.weights=google/vit-base-patch16-224
+
+Measured: not measured.
+Command:
+  python train.py --config=mner_jax/configs/mmnerd.py --config.data.path=DIR
+"""
+
+from mner_jax.config import defaults
+
+
+def get_config():
+  """The experiment's ConfigDict; all that is not set is the default."""
+  config = defaults()
+  config.data.path = "mmnerd"
+  config.model.text.weights = "google-bert/bert-base-multilingual-cased"
+  config.model.vit.weights = "openai/clip-vit-base-patch32"
+  config.model.resnet.weights = "timm/resnet152.tv_in1k"
+  return config
