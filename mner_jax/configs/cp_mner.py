@@ -4,7 +4,8 @@ CP-MNER: 950 / 119 / 119 descriptions of paintings, one character a word, 16
 entity types, one picture each. Too little for a model from scratch to be
 good; it shows the road from real files with pictures to scores.
 
-Measured: see README.
+Measured: F1 57.84 on the test split, 57.85 for the text-only row, 2026-11-22,
+seed 19. Cost: 312 s on 2 CPU cores.
 Command:
   python train.py --config=mner_jax/configs/cp_mner.py --config.data.path=DIR
 The text-only row, same text encoder and schedule:
