@@ -9,7 +9,8 @@ Fields of the run's config may be changed for it: --config.data.path=DIR2,
 from absl import flags
 
 from mner_jax import evaluation
-from mner_jax.config import from_config_dict, launch
+from mner_jax.config import from_config_dict
+from mner_jax.launch import launch
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of a train.py run.", required=True

@@ -14,7 +14,8 @@ from ml_collections import config_flags
 
 import mner_jax
 from mner_jax import evaluation, training
-from mner_jax.config import from_config_dict, launch
+from mner_jax.config import from_config_dict
+from mner_jax.launch import launch
 
 _CONFIGS = pathlib.Path(mner_jax.__file__).parent / "configs"
 

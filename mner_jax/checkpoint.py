@@ -13,12 +13,15 @@ from orbax.checkpoint import v1 as ocp
 from mner_jax import config as config_lib
 from mner_jax.config import UserError
 
-_KEPT = 2  # latest ones, so that a damaged one has one before it
+_KEPT = 2  # latest ones: should one be damaged, the other is there
 
 
 @contextlib.contextmanager
-def open_checkpoints(workdir):
-  """The run's checkpointer, closed at the end."""
+def open_checkpoints(workdir, *, writer=False):
+  """The run's checkpointer, closed at the end.
+
+  Only the `writer`, the run itself, clears away what a killed save left.
+  """
   policies = ocp.training.preservation_policies
   checkpointer = ocp.training.Checkpointer(
     epath.Path(workdir).resolve() / "checkpoints",
@@ -36,7 +39,7 @@ def open_checkpoints(workdir):
         ),
       ]
     ),
-    cleanup_tmp_directories=True,
+    cleanup_tmp_directories=writer,
   )
   try:
     yield checkpointer
@@ -61,10 +64,19 @@ def restore(checkpointer, step, abstract_state):
   """The TrainState of `step`, laid out as `abstract_state` says."""
   rest = abstract_state._asdict()
   params = rest.pop("params")
-  loaded = checkpointer.load_checkpointables(
-    step, {"params": params, "rest": rest}
-  )
+  loaded = _load(checkpointer, step, {"params": params, "rest": rest})
   return type(abstract_state)(params=loaded["params"], **loaded["rest"])
+
+
+def _load(checkpointer, step, abstract):
+  try:
+    return checkpointer.load_checkpointables(step, abstract)
+  except Exception as error:  # Orbax, tensorstore and the disk raise their own
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise UserError(
+      f"{checkpointer.directory / str(step)}: damaged, or of another model"
+      f" ({reason[:200]}); remove the folder to use the one before"
+    ) from None
 
 
 def latest_step(checkpointer):
@@ -92,9 +104,7 @@ def restore_best(workdir, abstract_params):
         f"{workdir}/checkpoints: none was evaluated on dev yet; let train.py"
         " run to its first evaluation"
       )
-    loaded = checkpointer.load_checkpointables(
-      step, {"params": abstract_params}
-    )
+    loaded = _load(checkpointer, step, {"params": abstract_params})
   return step, loaded["params"]
 
 

@@ -1,4 +1,4 @@
-"""Settings of an experiment, and the flags of every command.
+"""Settings of an experiment.
 
 An experiment is a file in `mner_jax/configs/` whose `get_config()` returns a
 `ConfigDict`; `--config.a.b=value` overrides a field. `from_config_dict` turns
@@ -9,13 +9,10 @@ and validated. The defaults are those of the paper's authors.
 import dataclasses
 import json
 import re
-import sys
 import typing
 
 import ml_collections
-from absl import app, flags, logging
 from etils import epath
-from ml_collections import config_flags
 
 
 class UserError(Exception):
@@ -34,6 +31,8 @@ class DataConfig:
   cache_dir: str = ""  # built data sets; "" = the TFDS default
   buckets: tuple[int, ...] = (32, 64, 128)  # lengths a batch may have
   workers: int = 4  # threads that decode images
+  # Hash of the sentences; filled in, so that a run does not go on with others.
+  fingerprint: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,12 +164,14 @@ class Config:
     pairs = ((f"B-{t}", f"I-{t}") for t in self.data.labels)
     return ("O", *(tag for pair in pairs for tag in pair))
 
-  def resolve(self, labels, vocab_size):
+  def resolve(self, labels, fingerprint, vocab_size):
     """This config with what the data and the tokenizer settle filled in."""
     text = dataclasses.replace(self.model.text, vocab_size=vocab_size)
     return dataclasses.replace(
       self,
-      data=dataclasses.replace(self.data, labels=tuple(labels)),
+      data=dataclasses.replace(
+        self.data, labels=tuple(labels), fingerprint=fingerprint
+      ),
       model=dataclasses.replace(self.model, text=text),
     )
 
@@ -219,7 +220,7 @@ def _convert(kind, value, path):
   return value
 
 
-def _validate(config):
+def validate(config):
   """Raises a UserError for a setting that could only fail later."""
   choices = {
     "model.fusion": (config.model.fusion, ("collaboration",)),
@@ -230,7 +231,22 @@ def _validate(config):
   for name, (value, known) in choices.items():
     if value not in known:
       raise UserError(f"config: {name} is {value!r}, not one of {known}")
+  model = config.model
   positive = {
+    **{
+      f"model.{name}.{field}": getattr(getattr(model, name), field)
+      for name in ("text", "vit")
+      for field in (
+        "hidden_size",
+        "num_layers",
+        "num_heads",
+        "intermediate_size",
+      )
+    },
+    "model.vit.image_size": model.vit.image_size,
+    "model.vit.patch_size": model.vit.patch_size,
+    "model.resnet.image_size": model.resnet.image_size,
+    "model.fusion_heads": model.fusion_heads,
     "train.batch_size": config.train.batch_size,
     "train.epochs": config.train.epochs,
     "train.log_every": config.train.log_every,
@@ -240,6 +256,18 @@ def _validate(config):
   for name, value in positive.items():
     if value <= 0:
       raise UserError(f"config: {name} must be above 0, not {value!r}")
+  for name in ("eval_every", "checkpoint_every"):
+    if getattr(config.train, name) < 0:
+      raise UserError(f"config: train.{name} must be 0 or above")
+  if config.optim.warmup_steps < 0:
+    raise UserError("config: optim.warmup_steps must be 0 or above")
+  for pattern in config.optim.frozen:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise UserError(
+        f"config: optim.frozen: {pattern!r} is no regex ({error})"
+      ) from None
   if not 0 <= config.loss.alpha <= 1:
     raise UserError(f"config: loss.alpha is {config.loss.alpha}, not in [0, 1]")
   if not config.data.languages:
@@ -274,7 +302,7 @@ def from_config_dict(config_dict):
   if isinstance(config_dict, ml_collections.ConfigDict):
     config_dict = config_dict.to_dict()
   config = _convert(Config, config_dict, "")
-  _validate(config)
+  validate(config)
   return config
 
 
@@ -312,68 +340,3 @@ def read_workdir(workdir):
     ) from None
   except ValueError as error:
     raise UserError(f"{path}: not valid JSON ({error})") from None
-
-
-def launch(main, *, config_from_workdir=False):
-  """Parses the flags, runs `main()`; a UserError is one line, exit code 2.
-
-  With `config_from_workdir` the flag `--config` starts from the
-  `config.json` of `--workdir` instead of from an experiment's file.
-  """
-
-  def parse(argv):
-    try:
-      if config_from_workdir:
-        _define_workdir_config(argv)
-      rest = flags.FLAGS(argv)
-      if not config_from_workdir:
-        _check_config_file(flags.FLAGS["config"].config_filename)
-    except Exception as error:  # a config file may raise anything
-      _exit(_first_line(error))
-    if len(rest) > 1:
-      _exit(f"unexpected argument {rest[1]!r}; flags are written --name=value")
-    return rest
-
-  def run(_):
-    # TFDS and Orbax tell of every file they touch.
-    if not flags.FLAGS["verbosity"].present:
-      logging.set_verbosity(logging.ERROR)
-    try:
-      main()
-    except UserError as error:
-      _exit(str(error))
-
-  app.run(run, flags_parser=parse)
-
-
-def _define_workdir_config(argv):
-  found = re.search(r"(?:^|\0)--?workdir[=\0]([^\0]+)", "\0".join(argv[1:]))
-  if found:
-    config = dataclasses.asdict(read_workdir(found[1]))
-    config_flags.DEFINE_config_dict(
-      "config",
-      ml_collections.ConfigDict(config),
-      "Overrides of the run's config, --config.a.b=value.",
-      sys_argv=argv,
-    )
-
-
-def _check_config_file(path):
-  # The library tells of a missing file only where its fields are used.
-  if not epath.Path(path).is_file():
-    raise UserError(f"--config: {path} is not a file")
-
-
-def _first_line(error):
-  """The line of an exception, of ours or of the flag libraries, to show."""
-  text = str(error).strip() or type(error).__name__
-  if isinstance(error, UserError | flags.Error):
-    return text.splitlines()[0]
-  if isinstance(error, FileNotFoundError | IsADirectoryError):
-    return f"{error.filename}: {error.strerror}"
-  return f"{type(error).__name__}: {text.splitlines()[0]}"
-
-
-def _exit(message):
-  print(f"{sys.argv[0]}: error: {message}", file=sys.stderr)
-  sys.exit(2)

@@ -154,7 +154,7 @@ def score(examples, predicted):
     **total,
     "per_language": grouped(lambda s: s.language),
     "per_type": types,
-    "per_source": grouped(lambda s: s.source or "all"),
+    "per_source": grouped(lambda s: s.source or "other"),
     "counts": {
       "sentences": len(sentences),
       "entities": support,

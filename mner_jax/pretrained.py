@@ -17,7 +17,7 @@ import safetensors
 from etils import epath
 from flax import traverse_util
 
-from mner_jax.config import UserError
+from mner_jax.config import UserError, validate
 
 # (regex of a published module, our module, kind), by family. The kinds:
 #   dense      weight [out, in] -> kernel [in, out]; bias
@@ -137,10 +137,15 @@ def resolve(config):
     encoder = getattr(model, name)
     if encoder.weights and getattr(encoder, "enabled", True):
       path = folder(encoder.weights) / "config.json"
-      changes[name] = sizes(_read_json(path), encoder, path)
-  return dataclasses.replace(
+      try:
+        changes[name] = sizes(_read_json(path), encoder, path)
+      except KeyError as error:
+        raise UserError(f"{path}: no field {error}") from None
+  config = dataclasses.replace(
     config, model=dataclasses.replace(model, **changes)
   )
+  validate(config)
+  return config
 
 
 def _text_sizes(c, encoder, path):
@@ -149,6 +154,7 @@ def _text_sizes(c, encoder, path):
       f"{path}: model_type {c.get('model_type')!r} is no text encoder of the"
       " BERT or RoBERTa family"
     )
+  _check_activation(c, "gelu", path)
   return dataclasses.replace(
     encoder,
     vocab_size=c["vocab_size"],
@@ -162,6 +168,13 @@ def _text_sizes(c, encoder, path):
   )
 
 
+def _check_activation(c, expected, path):
+  if c.get("hidden_act", expected) != expected:
+    raise UserError(
+      f"{path}: hidden_act is {c['hidden_act']!r}; only {expected!r} is built"
+    )
+
+
 def _first_position(c):
   """RoBERTa counts positions from the one behind its padding index."""
   return 0 if c["model_type"] == "bert" else c["pad_token_id"] + 1
@@ -172,9 +185,11 @@ def _vit_sizes(c, encoder, path):
   styles = {"clip": "clip", "clip_vision_model": "clip", "vit": "google"}
   if c.get("model_type") not in styles:
     raise UserError(f"{path}: model_type {c.get('model_type')!r} is no ViT")
+  style = styles[c["model_type"]]
+  _check_activation(c, "quick_gelu" if style == "clip" else "gelu", path)
   return dataclasses.replace(
     encoder,
-    style=styles[c["model_type"]],
+    style=style,
     image_size=c["image_size"],
     patch_size=c["patch_size"],
     hidden_size=c["hidden_size"],

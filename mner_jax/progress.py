@@ -71,8 +71,8 @@ class Log:
   @contextlib.contextmanager
   def pause(self):
     """Around evaluation and saving: not counted as training."""
+    self.flush()  # restarts the clock
     start = time.monotonic()
-    self.flush()
     yield
     if self._main:
       lost = time.monotonic() - start

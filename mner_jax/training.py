@@ -18,6 +18,7 @@ from etils import epath
 from flax import traverse_util
 
 from mner_jax import checkpoint, evaluation, pretrained, sharding
+from mner_jax.config import UserError
 from mner_jax.data import batches, builders, wordpiece
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.progress import Log
@@ -144,8 +145,9 @@ def prepare(config, workdir):
         splits["train"].sentences, config.model.text.vocab_size
       )
     )
+  fingerprint = builders.fingerprint([splits["train"], splits["valid"]])
   config = pretrained.resolve(
-    config.resolve(labels, tokenizer.get_vocab_size())
+    config.resolve(labels, fingerprint, tokenizer.get_vocab_size())
   )
   checkpoint.claim_workdir(workdir, config)
   if not known and jax.process_index() == 0:
@@ -179,6 +181,11 @@ def train(config, workdir, stop_at=None):
   process = (jax.process_index(), jax.process_count())
   plan = examples["train"].plan(seed=config.seed)
   total_steps = config.train.epochs * plan.steps_per_epoch
+  if config.optim.warmup_steps > total_steps:
+    raise UserError(
+      f"config: optim.warmup_steps {config.optim.warmup_steps} is above the"
+      f" {total_steps} steps of the run"
+    )
   eval_every = config.train.eval_every or plan.steps_per_epoch
   checkpoint_every = config.train.checkpoint_every or eval_every
   evaluator = evaluation.Evaluator(config, mesh)
@@ -200,7 +207,7 @@ def train(config, workdir, stop_at=None):
     abstract,
     state_sharding,
   )
-  with checkpoint.open_checkpoints(workdir) as checkpoints:
+  with checkpoint.open_checkpoints(workdir, writer=True) as checkpoints:
     # Own latest checkpoint > init_from > published weights > from scratch.
     first_step = checkpoint.latest_step(checkpoints)
     if first_step is not None:
@@ -222,7 +229,8 @@ def train(config, workdir, stop_at=None):
     loader = batches.load(
       examples["train"], plan, (first_step, last_step), process=process
     )
-    saved_step = first_step
+    if stop.requested:  # while compiling or reading: nothing new to save
+      last_step = first_step
     for step in range(first_step, last_step):
       with log.waiting():
         batch = sharding.put_batch(next(loader), mesh)
@@ -239,12 +247,14 @@ def train(config, workdir, stop_at=None):
       if f1 is not None or stopping or done % checkpoint_every == 0:
         with log.pause():
           checkpoint.save(checkpoints, done, state, f1)
-          saved_step = done
       if stop.requested:
-        log.close()
-        print(f"stopped at step {saved_step}; the same command goes on")
-        sys.exit(EXIT_STOPPED)
+        last_step = done
+        break
     log.close()
+  if stop.requested:
+    print(f"stopped at step {last_step}; the same command goes on")
+    sys.exit(EXIT_STOPPED)
+  stop.restore()
   return config if last_step == total_steps else None
 
 
@@ -253,8 +263,15 @@ class _StopSignal:
 
   def __init__(self):
     self.requested = False
-    for number in (signal.SIGTERM, signal.SIGINT):
-      signal.signal(number, self._handle)
+    self._before = {
+      number: signal.signal(number, self._handle)
+      for number in (signal.SIGTERM, signal.SIGINT)
+    }
+
+  def restore(self):
+    """Gives the signals back to who had them before."""
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
 
   def _handle(self, number, frame):
     self.requested = True

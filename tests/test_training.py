@@ -208,6 +208,10 @@ BAD = {
   "bad value": (["--config.loss.contrastive=simclr"], "simclr"),
   "language without data": (["--config.data.languages=('en','fr')"], "fr"),
   "mesh": (["--config.mesh.tensor=3"], "mesh"),
+  "no heads": (["--config.model.text.num_heads=0"], "text.num_heads"),
+  "no regex": (["--config.optim.frozen=('*text',)"], "optim.frozen"),
+  "warm-up": (["--config.optim.warmup_steps=999"], "warmup_steps"),
+  "no weights": (["--config.model.text.weights=/no/where"], "/no/where"),
   "columns": (["--config.data.path={columns}"], "train.txt:2"),
 }
 
@@ -262,6 +266,37 @@ def test_another_config_in_a_workdir_is_refused(corpus, run):
   assert result.returncode == 2
   assert "optim.learning_rate: 0.003 -> 1e-05" in result.stderr
   assert files(workdir) == before
+
+
+def test_other_sentences_in_a_workdir_are_refused(corpus, run, tmp_path):
+  workdir, _ = run
+  other = tmp_path / "other"
+  write_corpus(other)
+  path = other / "en" / "train.txt"
+  path.write_text(path.read_text().replace("visits", "leaves"))
+  arguments = ("train.py", f"--config={corpus}", f"--workdir={workdir}")
+  result = command(*arguments, f"--config.data.path={other}")
+  assert result.returncode == 2
+  assert "data.fingerprint" in result.stderr
+  # The same sentences elsewhere are the same data.
+  path.write_text(path.read_text().replace("leaves", "visits"))
+  result = command(*arguments, f"--config.data.path={other}")
+  assert result.returncode == 0, result.stderr
+
+
+def test_a_type_that_only_the_evaluated_file_has_is_missed(run, tmp_path):
+  workdir, _ = run
+  other = tmp_path / "other"
+  write_corpus(other)
+  path = other / "en" / "test.txt"
+  path.write_text(path.read_text().replace("visits\tO", "visits\tB-MISC"))
+  result = command(
+    "eval.py", f"--workdir={workdir}", f"--config.data.path={other}"
+  )
+  assert result.returncode == 0, result.stderr
+  scores = json.loads((workdir / "test_metrics.json").read_text())
+  assert scores["per_type"]["MISC"]["recall"] == 0
+  assert scores["per_type"]["MISC"]["support"] == 8
 
 
 def test_eval_of_no_run_is_one_line(tmp_path):

@@ -156,7 +156,10 @@ class Examples:
     batch["first_piece"][row, :words] = window.first_piece
     batch["num_words"][row] = words
     batch["tags"][row, :words] = [
-      self._tag_ids[tag] for tag in tags[window.start : window.stop]
+      # Training has checked the labels; a type that is only in the file that
+      # is evaluated does not enter the prediction.
+      self._tag_ids.get(tag, 0)
+      for tag in tags[window.start : window.stop]
     ]
     batch["weight"][row] = 1
 

@@ -106,15 +106,15 @@ class TextImageFolder(_SentencesBuilder, skip_registration=True):
     pictures_by_id = _image_files(self.builder_config.images)
     key = 0
     for language, path in files.items():
+      before = key
       for sentence in formats.read_conll(path, language):
         yield (
           key,
           self._example(sentence, *self._image(sentence, pictures_by_id)),
         )
         key += 1
-    if not key:
-      names = ", ".join(map(str, files.values()))
-      raise UserError(f"{names}: no sentence in it")
+      if key == before:
+        raise UserError(f"{path}: no sentence in it")
 
   def _image(self, sentence, pictures_by_id):
     if not sentence.image or self.builder_config.images is None:
@@ -294,6 +294,16 @@ def _build(builder):
       f"data.cache_dir: cannot build the data set in {builder.data_dir}:"
       f" {error}"
     ) from None
+
+
+def fingerprint(splits):
+  """A hash of the splits' sentences and of which have a picture."""
+  return _hash(
+    chunk
+    for split in splits
+    for s, status in zip(split.sentences, split.image_status, strict=True)
+    for chunk in (*s.words, *s.tags, s.language, s.image, status)
+  )
 
 
 def labels(splits, given=()):

@@ -80,8 +80,9 @@ def published(folder):
   if not vocabulary.exists():
     raise UserError(f"{folder}: neither tokenizer.json nor vocab.txt in it")
   settings = folder / "tokenizer_config.json"
-  lowercase = settings.exists() and json.loads(settings.read_text()).get(
-    "do_lower_case", False
+  # BERT's tokenizer lower-cases unless its settings say otherwise.
+  lowercase = not settings.exists() or json.loads(settings.read_text()).get(
+    "do_lower_case", True
   )
   pieces = vocabulary.read_text(encoding="utf-8").split("\n")
   return bert_tokenizer(

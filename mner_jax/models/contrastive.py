@@ -23,7 +23,7 @@ class ProjectionHead(nn.Module):
 
 
 def normalise(x, eps=1e-12):
-  """[..., D] -> unit vectors in fp32; 0 stays 0, with gradient 0 / eps free.
+  """[..., D] -> unit vectors in fp32; 0 stays 0, with a finite gradient.
 
   x / max(norm(x), eps) has the gradient NaN at 0.
   """

@@ -98,7 +98,8 @@ def take_words(pieces, first_piece):
 def losses(config, output, batch):
   """L = 2 (alpha L_crf + (1 - alpha) L_cl), and its parts.
 
-  L_crf is the mean over sentences of the CRF's negative log-likelihood, L_cl
+  L_crf is the mean over sentences (long ones: over their windows) of the
+  CRF's negative log-likelihood, L_cl
   = L(t, v) + L(t, r). Without an image branch, L = L_crf.
 
   Returns:

@@ -53,7 +53,7 @@ def size(tree):
 
 def test_full_size_model_has_the_published_parameter_counts():
   config = config_lib.from_config_dict(config_lib.defaults()).resolve(
-    ("LOC", "MISC", "ORG", "PER"), 119547
+    ("LOC", "MISC", "ORG", "PER"), "", 119547
   )
   batch = batches.empty(config, 2, 32)
   model = MultimodalNER(config)

@@ -1,0 +1,77 @@
+"""How every command starts: its flags, and one line for bad input."""
+
+import dataclasses
+import re
+import sys
+
+import ml_collections
+from absl import app, flags, logging
+from etils import epath
+from ml_collections import config_flags
+
+from mner_jax.config import UserError, read_workdir
+
+
+def launch(main, *, config_from_workdir=False):
+  """Parses the flags, runs `main()`; a UserError is one line, exit code 2.
+
+  With `config_from_workdir` the flag `--config` starts from the
+  `config.json` of `--workdir` instead of from an experiment's file.
+  """
+
+  def parse(argv):
+    try:
+      if config_from_workdir:
+        _define_workdir_config(argv)
+      rest = flags.FLAGS(argv)
+      if not config_from_workdir:
+        _check_config_file(flags.FLAGS["config"].config_filename)
+    except Exception as error:  # a config file may raise anything
+      _exit(_first_line(error))
+    if len(rest) > 1:
+      _exit(f"unexpected argument {rest[1]!r}; flags are written --name=value")
+    return rest
+
+  def run(_):
+    # TFDS and Orbax tell of every file they touch.
+    if not flags.FLAGS["verbosity"].present:
+      logging.set_verbosity(logging.ERROR)
+    try:
+      main()
+    except UserError as error:
+      _exit(str(error))
+
+  app.run(run, flags_parser=parse)
+
+
+def _define_workdir_config(argv):
+  found = re.search(r"(?:^|\0)--?workdir[=\0]([^\0]+)", "\0".join(argv[1:]))
+  if found:
+    config = dataclasses.asdict(read_workdir(found[1]))
+    config_flags.DEFINE_config_dict(
+      "config",
+      ml_collections.ConfigDict(config),
+      "Overrides of the run's config, --config.a.b=value.",
+      sys_argv=argv,
+    )
+
+
+def _check_config_file(path):
+  # The library tells of a missing file only where its fields are used.
+  if not epath.Path(path).is_file():
+    raise UserError(f"--config: {path} is not a file")
+
+
+def _first_line(error):
+  """The line of an exception, of ours or of the flag libraries, to show."""
+  text = str(error).strip() or type(error).__name__
+  if isinstance(error, UserError | flags.Error):
+    return text.splitlines()[0]
+  if isinstance(error, FileNotFoundError | IsADirectoryError):
+    return f"{error.filename}: {error.strerror}"
+  return f"{type(error).__name__}: {text.splitlines()[0]}"
+
+
+def _exit(message):
+  print(f"{sys.argv[0]}: error: {message}", file=sys.stderr)
+  sys.exit(2)
