@@ -290,8 +290,9 @@ def validate(config):
   heads = {
     "model.text": (config.model.text.hidden_size, config.model.text.num_heads),
     "model.vit": (config.model.vit.hidden_size, config.model.vit.num_heads),
-    "model.fusion": (config.model.text.hidden_size, config.model.fusion_heads),
   }
+  if model.multimodal:
+    heads["model.fusion"] = (model.text.hidden_size, model.fusion_heads)
   for name, (width, count) in heads.items():
     if width % count:
       raise UserError(f"config: {name}: {count} heads do not divide {width}")
