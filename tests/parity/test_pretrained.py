@@ -54,10 +54,10 @@ def randomise(model):
 def load(folder, name, table, module, *inputs):
   """Our module's parameters, read from the folder."""
   config = config_lib.defaults()
+  config.data.buckets = (32,)
+  config.model.fusion_heads = 4
   config.model[name].weights = str(folder)
-  config = pretrained.resolve(config_lib.Config(
-    model=config_lib.from_config_dict(config).model
-  ))  # fmt: skip
+  config = pretrained.resolve(config_lib.from_config_dict(config))
   sizes = getattr(config.model, name)
   net = module(sizes)
   init = jax.jit(net.init)(jax.random.key(0), *inputs)["params"]
