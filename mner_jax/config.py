@@ -135,6 +135,9 @@ class TrainConfig:
   epochs: int = 8
   eval_every: int = 0
   checkpoint_every: int = 0
+  # Score test at every evaluation too, and report the best of these scores,
+  # which the authors' code selects by, under its own name: best test epoch.
+  score_test: bool = False
   log_every: int = 10
 
 

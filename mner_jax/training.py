@@ -256,7 +256,10 @@ def train(config, workdir, stop_at=None):
       if done % eval_every == 0 or done == total_steps:
         with log.pause():
           f1 = evaluator.score(state.params, examples["valid"])["f1"]
-          log.evaluation(done, f1)
+          test_f1 = None
+          if config.train.score_test:
+            test_f1 = evaluator.score(state.params, examples["test"])["f1"]
+          log.evaluation(done, f1, test_f1)
       stopping = done == last_step or stop.requested
       if f1 is not None or stopping or done % checkpoint_every == 0:
         with log.pause():

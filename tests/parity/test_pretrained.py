@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import re
 
 import jax
 import numpy as np
@@ -25,6 +24,7 @@ from mner_jax.models.resnet import (  # noqa: E402
   ResNet,
 )
 from mner_jax.models.vit import PIXEL_STATISTICS, Vit  # noqa: E402
+from tests.parity import reference  # noqa: E402
 
 TINY = {
   "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -202,7 +202,8 @@ def test_resnet(tmp_path):
   model = randomise(transformers.ResNetModel(hf))
   save_file(
     {
-      torchvision_name(n): x.contiguous() for n, x in model.state_dict().items()
+      reference.torchvision_name(n): x.contiguous()
+      for n, x in model.state_dict().items()
     },
     tmp_path / "model.safetensors",
   )
@@ -218,21 +219,6 @@ def test_resnet(tmp_path):
   # Random weights grow through 50 layers; published ones stay near 1.
   scale = np.abs(want).max()
   assert np.abs(got - want).max() / max(scale, 1) <= 3e-5
-
-
-def torchvision_name(name):
-  kinds = {"convolution": "conv", "normalization": "bn"}
-  if match := re.fullmatch(r"embedder\.embedder\.(\w+)\.(.+)", name):
-    return f"{kinds[match[1]]}1.{match[2]}"
-  match = re.fullmatch(
-    r"encoder\.stages\.(\d)\.layers\.(\d+)\.(shortcut|layer\.(\d))\.(\w+)\.(.+)",
-    name,
-  )
-  stage, block, where, index, kind, leaf = match.groups()
-  head = f"layer{int(stage) + 1}.{block}"
-  if where == "shortcut":
-    return f"{head}.downsample.{0 if kind == 'convolution' else 1}.{leaf}"
-  return f"{head}.{kinds[kind]}{int(index) + 1}.{leaf}"
 
 
 def test_other_weights_are_refused_with_both_sides(tmp_path):
