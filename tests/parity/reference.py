@@ -77,11 +77,11 @@ def encoders(config, attention="eager"):
 class ImageAttention(nn.Module):
   """LN(W_o MHA(words, image tokens) + words), one image branch."""
 
-  def __init__(self, width, heads, dropout, released):
+  def __init__(self, width, tokens, heads, dropout, released):
     super().__init__()
     self.query = nn.Linear(width, width)
-    self.key = nn.Linear(width, width)
-    self.value = nn.Linear(width, width)
+    self.key = nn.Linear(tokens, width)
+    self.value = nn.Linear(tokens, width)
     self.output = nn.Linear(width, width)
     self.norm = nn.LayerNorm(width, eps=1e-12)
     self.dropout = nn.Dropout(dropout)
@@ -114,25 +114,23 @@ class Reference(nn.Module):
     width, tags = model.text.hidden_size, len(config.tags)
     self.config = config
     self.text, self.vit, self.resnet = text, vit, resnet
-    branches = []
+    branches = {}  # name -> width of its image tokens
     if vit is not None:
-      branches.append("vit")
-      tokens = model.vit.num_tokens * model.vit.hidden_size
-      self.vit_head = head(tokens, width)
+      branches["vit"] = model.vit.hidden_size
+      self.vit_head = head(model.vit.num_tokens * branches["vit"], width)
     if resnet is not None:
-      branches.append("resnet")
+      branches["resnet"] = width
       scene = 4 * model.resnet.width * 2 ** (len(model.resnet.stages) - 1)
       self.resnet_head = head(scene, width)
       self.scene_token = nn.Linear(scene, width)
       resnet.requires_grad_(False)
     if branches:
       self.text_head = head(width, width)
+      settings = (model.fusion_heads, model.dropout, model.released)
       self.fusion = nn.ModuleDict(
         {
-          name: ImageAttention(
-            width, model.fusion_heads, model.dropout, model.released
-          )
-          for name in branches
+          name: ImageAttention(width, tokens, *settings)
+          for name, tokens in branches.items()
         }
       )
       self.join = nn.Linear(len(branches) * width, width)
