@@ -92,6 +92,13 @@ def replicated(mesh):
   return NamedSharding(mesh, P())
 
 
+def replicate(mesh):
+  """The function that, in jit, gives every device of `mesh` all of an array."""
+  if mesh is None:
+    return lambda x: x
+  return lambda x: jax.lax.with_sharding_constraint(x, replicated(mesh))
+
+
 def batch_sharding(mesh):
   """The sharding of a batch: rows over 'data' and 'fsdp'."""
   return NamedSharding(mesh, P(("data", "fsdp")))

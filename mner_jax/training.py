@@ -75,9 +75,10 @@ def make_optimizer(config, total_steps):
   )
 
 
-def make_train_step(config, tx):
+def make_train_step(config, tx, mesh=None):
   """The pure function (state, batch) -> (state, metrics) of a config."""
   model = MultimodalNER(config)
+  replicate = sharding.replicate(mesh)
 
   def train_step(state, batch):
     """State after k updates, batch k -> state after k + 1, metrics of k."""
@@ -88,7 +89,7 @@ def make_train_step(config, tx):
     def loss_fn(trainable):
       variables = {"params": merge(trainable, frozen)}
       output = model.apply(variables, batch, deterministic=False, rngs=rngs)
-      return losses(config, output, batch)
+      return losses(config, output, batch, replicate)
 
     (loss, parts), grads = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
     updates, opt_state = tx.update(grads, state.opt_state, trainable)
@@ -213,7 +214,7 @@ def train(config, workdir, stop_at=None):
   abstract = jax.eval_shape(init, seed_key)
   state_sharding = sharding.shardings(abstract, mesh)
   train_step = jax.jit(
-    make_train_step(config, tx),
+    make_train_step(config, tx, mesh),
     in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
     out_shardings=(state_sharding, sharding.replicated(mesh)),
     donate_argnums=0,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mner_jax import sharding, training
+from mner_jax.benchmark import aot
 from mner_jax.config import MeshConfig, UserError
 
 STEPS = 2
@@ -24,7 +25,7 @@ def run(config, mesh_config, devices, batch):
   placed = sharding.shardings(jax.eval_shape(init, key), mesh)
   state = jax.jit(init, out_shardings=placed)(key)
   step = jax.jit(
-    training.make_train_step(config, tx),
+    training.make_train_step(config, tx, mesh),
     in_shardings=(placed, sharding.batch_sharding(mesh)),
     out_shardings=(placed, sharding.replicated(mesh)),
     donate_argnums=0,
@@ -108,3 +109,34 @@ def test_what_the_mesh_does_not_divide_is_listed(tiny):
     sharding.shardings(tree, mesh)
   with pytest.raises(UserError, match="batch_size"):
     sharding.check_batch_size(12, mesh)
+
+
+@pytest.mark.parametrize("form", ["nt_xent", "clip"])
+def test_data_parallelism_costs_the_gradients_and_one_gather(
+  tiny, change, form
+):
+  """The program a pod runs: what may travel between its devices."""
+  config = change(tiny, loss__contrastive=form)
+  mesh = sharding.make_mesh(MeshConfig(8, 1, 1))
+  compiled = aot.compile_step(config, mesh, 16, 16)
+  found = aot.collectives(compiled.as_text())
+  width = config.model.text.hidden_size
+  # Embeddings of both sides, 4 bytes each; twice where XLA has a start and a
+  # done; a device sends all but its own part.
+  largest = 16 * 2 * width * 4
+  for kind, size, types, name in found:
+    assert kind in ("all-reduce", "all-gather"), (kind, types, name)
+    assert "/while/" not in name, f"a collective in a loop: {types} {name}"
+    if kind == "all-gather":
+      assert size <= largest, (types, name)
+  total = sum(x.size for x in jax.tree.leaves(_trainable(config)))
+  reduced = sum(s for kind, s, _, _ in found if kind == "all-reduce")
+  # A ring sends 2 (n - 1) / n of the gradients; little comes on top.
+  assert 1 <= reduced / (2 * 7 / 8 * 4 * total) < 1.15
+
+
+def _trainable(config):
+  init = training.make_init(config, training.make_optimizer(config.optim, 9))
+  key = jax.random.key_data(jax.random.key(0))
+  params = jax.eval_shape(init, key).params
+  return training.split_frozen(params, config.optim.frozen)[0]

@@ -74,7 +74,7 @@ class Step:
     self._state = jax.jit(init, out_shardings=placed)(key)
     self._batch = sharding.put_batch(batch, mesh)
     step = jax.jit(
-      training.make_train_step(config, tx),
+      training.make_train_step(config, tx, mesh),
       in_shardings=(placed, sharding.batch_sharding(mesh)),
       out_shardings=(placed, sharding.replicated(mesh)),
       donate_argnums=0,

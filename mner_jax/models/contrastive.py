@@ -53,7 +53,9 @@ def _masked_logsumexp(logits, mask, axis):
   return jax.nn.logsumexp(jnp.where(mask, logits, -jnp.inf), axis=axis)
 
 
-def nt_xent(text, image, weight, *, temperature, image_id=None):
+def nt_xent(
+  text, image, weight, *, temperature, image_id=None, replicate=lambda x: x
+):
   """NT-Xent of SimCLR (Chen et al. 2020, arXiv:2002.05709, eq. 1), cosine.
 
       L = 1/(2B) sum_i -log( exp(s(i, p(i)) / tau) / sum_{k != i} exp(s(i, k) / tau) )
@@ -67,6 +69,9 @@ def nt_xent(text, image, weight, *, temperature, image_id=None):
       mean is over the rows that count.
     temperature: tau.
     image_id: [B], see `other_pairs`.
+    replicate: function that gives every device the whole of an array whose
+      rows are spread over devices; where B is, every pair is compared, and
+      the [B, 2, B, 2] similarities stay spread by their first axis.
 
   Returns:
     The loss, a scalar; 0 if no row counts.
@@ -74,8 +79,10 @@ def nt_xent(text, image, weight, *, temperature, image_id=None):
   # The sides stand on an axis of their own: a concatenation along the batch
   # would move every row to another device.
   z = normalise(jnp.stack([text, image], axis=1))  # [B, 2, D]
+  # One gather, here; left to itself the compiler gathers for each use.
+  columns = replicate(z)
   similarity = jnp.einsum(
-    "imd,jnd->imjn", z, z, precision=jax.lax.Precision.HIGHEST
+    "imd,jnd->imjn", z, columns, precision=jax.lax.Precision.HIGHEST
   )
   similarity /= temperature  # [B, 2, B, 2]
   negatives = other_pairs(weight, image_id)[:, None, :, None]
@@ -86,22 +93,28 @@ def nt_xent(text, image, weight, *, temperature, image_id=None):
   return _mean(jnp.mean(total - positive, axis=1), weight)
 
 
-def clip_loss(text, image, weight, *, temperature, image_id=None):
+def clip_loss(
+  text, image, weight, *, temperature, image_id=None, replicate=lambda x: x
+):
   """The loss of CLIP (Radford et al. 2021, arXiv:2103.00020, figure 3).
 
   Mean of the cross-entropies text -> image and image -> text: negatives are
   of the other side only. Arguments and result as in `nt_xent`.
   """
   text, image = normalise(text), normalise(image)
-  similarity = jnp.einsum(
-    "id,jd->ij", text, image, precision=jax.lax.Precision.HIGHEST
-  )
-  similarity /= temperature  # [B, B]
   allowed = other_pairs(weight, image_id) | jnp.eye(len(weight), dtype=bool)
-  positive = jnp.diagonal(similarity)
-  to_image = _masked_logsumexp(similarity, allowed, axis=1)
-  to_text = _masked_logsumexp(similarity.T, allowed, axis=1)
-  return _mean((to_image + to_text) / 2 - positive, weight)
+
+  def total(rows, columns):  # log sum over what a row is compared with, [B]
+    similarity = jnp.einsum(
+      "id,jd->ij", rows, replicate(columns),
+      precision=jax.lax.Precision.HIGHEST,
+    )  # fmt: skip
+    return _masked_logsumexp(similarity / temperature, allowed, axis=1)
+
+  positive = jnp.sum(text * image, axis=1) / temperature
+  # Rows of both sides, no columns: they would lie across the devices.
+  both = (total(text, image) + total(image, text)) / 2
+  return _mean(both - positive, weight)
 
 
 def _mean(values, weight):

@@ -89,14 +89,17 @@ def _log_partition(scores, emissions, mask):
     emission, inside = inputs  # [B, K], [B]
     top = jax.lax.stop_gradient(jnp.max(alpha, axis=1))
     alpha -= top[:, None]
-    moved = jax.nn.logsumexp(
-      alpha[:, :, None] + scores.transitions[None], axis=1
-    )
+    moved = jax.nn.logsumexp(alpha[:, :, None] + transitions, axis=1)
     alpha = jnp.where(inside[:, None], moved + emission, alpha)
     return (alpha, total + top), None
 
   first = scores.start[None] + emissions[:, 0]  # [B, K]
   steps = (jnp.swapaxes(emissions, 0, 1)[1:], mask.T[1:])
+  # One for each sentence: their gradient is summed over the sentences, which
+  # may lie on many devices, once behind the loop and not in each of its steps.
+  transitions = jnp.broadcast_to(
+    scores.transitions[None], (len(first), *scores.transitions.shape)
+  )  # [B, K, K]
   zero = jnp.zeros_like(first[:, 0])
   (alpha, total), _ = jax.lax.scan(step, (first, zero), steps)
   return total + jax.nn.logsumexp(alpha + scores.end[None], axis=1)

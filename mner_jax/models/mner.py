@@ -95,12 +95,18 @@ def take_words(pieces, first_piece):
   return jnp.take_along_axis(pieces, first_piece[:, :, None], axis=1)
 
 
-def losses(config, output, batch):
+def losses(config, output, batch, replicate=lambda x: x):
   """L = 2 (alpha L_crf + (1 - alpha) L_cl), and its parts.
 
   L_crf is the mean over sentences (long ones: over their windows) of the
   CRF's negative log-likelihood, L_cl
   = L(t, v) + L(t, r). Without an image branch, L = L_crf.
+
+  Args:
+    config: the Config.
+    output: of the model.
+    batch: the batch it was computed from.
+    replicate: see `contrastive.nt_xent`.
 
   Returns:
     (L, {"crf", "contrastive_vit", "contrastive_resnet"}), fp32 scalars.
@@ -120,6 +126,7 @@ def losses(config, output, batch):
       weight * batch["has_image"],
       temperature=config.loss.temperature,
       image_id=None if config.model.released else batch["image_id"],
+      replicate=replicate,
     )
   l_cl = sum(value for name, value in parts.items() if name != "crf")
   alpha = config.loss.alpha
