@@ -19,7 +19,7 @@ from flax import traverse_util
 
 from mner_jax import checkpoint, evaluation, pretrained, sharding
 from mner_jax.config import UserError
-from mner_jax.data import batches, builders, wordpiece
+from mner_jax.data import batches, builders, dataset, wordpiece
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.progress import Log
 
@@ -128,7 +128,7 @@ def prepare(config, workdir):
   # The labels are those of all splits; a type only test has is scored too.
   test_languages = data.eval_languages or data.languages
   splits |= builders.load(data, ("test",), test_languages)
-  labels = builders.labels(splits.values(), data.labels)
+  labels = dataset.labels(splits.values(), data.labels)
   folder = workdir / "tokenizer"
   known = (folder / "tokenizer.json").exists()
   if known:
@@ -145,7 +145,7 @@ def prepare(config, workdir):
         splits["train"].sentences, config.model.text.vocab_size
       )
     )
-  fingerprint = builders.fingerprint([splits["train"], splits["valid"]])
+  fingerprint = dataset.fingerprint([splits["train"], splits["valid"]])
   config = pretrained.resolve(
     config.resolve(labels, fingerprint, tokenizer.get_vocab_size())
   )

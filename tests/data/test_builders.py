@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mner_jax.config import DataConfig, UserError
-from mner_jax.data import builders, formats
+from mner_jax.data import builders, dataset, formats
 
 TRAIN = """\
 IMGID:red
@@ -287,9 +287,9 @@ def test_a_cache_that_is_a_file(folder):
 def test_labels_are_the_sorted_union(folder):
   write_splits(folder, valid="a\tI-ORG\n", test="a\tB-A-B\n")
   splits = load(folder)
-  assert builders.labels(splits.values()) == ("A-B", "LOC", "ORG", "PER")
-  assert builders.labels([splits["train"]]) == ("LOC", "PER")
-  assert builders.labels([splits["train"]], ("PER", "ORG", "LOC")) == (
+  assert dataset.labels(splits.values()) == ("A-B", "LOC", "ORG", "PER")
+  assert dataset.labels([splits["train"]]) == ("LOC", "PER")
+  assert dataset.labels([splits["train"]], ("PER", "ORG", "LOC")) == (
     "PER", "ORG", "LOC",
   )  # fmt: skip
 
@@ -297,7 +297,7 @@ def test_labels_are_the_sorted_union(folder):
 def test_a_tag_of_no_given_label_is_named(folder):
   splits = load(folder)
   with pytest.raises(UserError) as error:
-    builders.labels(splits.values(), ("PER", "MISC"))
+    dataset.labels(splits.values(), ("PER", "MISC"))
   line = TRAIN.split("\n").index("Rome\tB-LOC") + 1
   assert str(error.value).startswith(f"data/train.txt:{line}: tag B-LOC ")
   assert "PER, MISC" in str(error.value)
