@@ -262,7 +262,7 @@ class _Batches:
     return self._examples.rows(length, ids, seed)
 
 
-def load(examples, plan, steps, *, process=(0, 1)):
+def load(examples, plan, steps, *, process=(0, 1), workers=None):
   """Iterates over this host's rows of batches `steps`, read ahead by threads.
 
   Args:
@@ -270,6 +270,7 @@ def load(examples, plan, steps, *, process=(0, 1)):
     plan: its Plan.
     steps: (first, one past the last) batch.
     process: (index, count) of this host.
+    workers: threads; None = `data.workers`.
   """
   if plan.batch_size % process[1]:
     raise UserError(
@@ -278,7 +279,7 @@ def load(examples, plan, steps, *, process=(0, 1)):
     )
   first, last = steps
   source = _Batches(examples, plan, last, process)
-  workers = examples.config.data.workers
+  workers = workers or examples.config.data.workers
   dataset = grain.MapDataset.source(source)[first:last]
   return iter(
     dataset.to_iter_dataset(

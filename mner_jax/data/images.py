@@ -52,7 +52,7 @@ def decode(data, shortest=None):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-      return image.convert("RGB")
+      return image if image.mode == "RGB" else image.convert("RGB")
   except BrokenImageError:
     raise
   except Exception as error:  # Pillow's decoders raise nearly anything
@@ -79,10 +79,11 @@ def shrink(data, size):
 
 def _upright(image):
   try:
-    return ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
   except Exception:  # malformed EXIF data; the picture itself may be fine
-    image.load()
-    return image
+    pass
+  image.load()
+  return image
 
 
 def _resize_shortest(image, size, resample):
