@@ -55,7 +55,7 @@ class Plan:
         name: np.flatnonzero(members == i) for i, name in enumerate(names)
       }
       sizes = np.array([len(ids) for ids in groups.values()], np.float64)
-      counts = _shares(len(bucket), sizes ** (1 / temperature))
+      counts = _shares(len(bucket), (sizes / max(sizes)) ** (1 / temperature))
     # [(bucket length, [(ids, how many of them an epoch has)])]
     self._buckets = [(length, []) for length in buckets]
     for ids, count in zip(groups.values(), counts, strict=True):
@@ -99,7 +99,7 @@ class Plan:
 def _shares(total, weights):
   """Whole numbers near `total` times the weights' shares; their sum is it."""
   weights = np.asarray(weights, np.float64)
-  exact = total * weights / max(weights.sum(), 1)
+  exact = total * weights / max(weights.sum(), 1e-9)
   counts = np.floor(exact).astype(int)
   missing = total - counts.sum()
   counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
