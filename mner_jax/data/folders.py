@@ -49,14 +49,15 @@ def find(folder, languages):
 def _splits(folder):
   """{split: path} of the files in a folder itself."""
   found = {}
-  if folder.is_dir():
-    for split, names in SPLITS.items():
-      for name, end, suffix in itertools.product(
-        names, ("", "_conll_format"), formats.SUFFIXES
-      ):
-        path = folder / f"{name}{end}{suffix}"
-        if path.is_file():
-          found.setdefault(split, path)
+  # One listing in place of many questions: the folder may be far away.
+  present = {p.name for p in folder.iterdir()} if folder.is_dir() else ()
+  for split, names in SPLITS.items():
+    for name, end, suffix in itertools.product(
+      names, ("", "_conll_format"), formats.SUFFIXES
+    ):
+      file = f"{name}{end}{suffix}"
+      if file in present and (folder / file).is_file():
+        found.setdefault(split, folder / file)
   return found
 
 

@@ -232,7 +232,7 @@ def test_languages_come_in_their_shares(windows, temperature):
   for language in own:
     exact = len(windows) * weight[language] / sum(weight.values())
     # Rounding, and one window at least for who would have none.
-    assert abs(drawn[language] - exact) < 1 + len(own) / 2
+    assert abs(drawn[language] - exact) < 1 + len(own)
     if len(windows) >= 2 * len(LANGUAGES):
       assert drawn[language] > 0
   # Within a language and a bucket none comes twice more often than another.
