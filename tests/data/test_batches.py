@@ -442,14 +442,31 @@ def test_ids_of_one_file_are_one_image_id(examples, config):
 
 
 def test_a_temperature_is_for_training_only(examples, config, change):
+  sentences = [
+    dataclasses.replace(s, language="de" if i % 8 else "en")
+    for i, s in enumerate(examples.split.sentences)
+  ]
   warm = batches.Examples(
-    examples.split,
+    dataclasses.replace(examples.split, sentences=sentences),
     examples_tokenizer(examples),
-    change(config, data__language_temperature=3.0),
+    change(config, data__language_temperature=9.0),
   )
-  assert sorted(real_ids(epoch_of(warm.plan()))) == list(
-    range(len(warm.windows))
-  )
+  everything = list(range(len(warm.windows)))
+  assert sorted(real_ids(epoch_of(warm.plan()))) == everything
+  drawn = real_ids(epoch_of(warm.plan(seed=0)))
+  assert len(drawn) == len(everything)
+  assert sorted(drawn) != everything
+
+
+def test_rare_lengths_and_languages_are_not_left_out():
+  spoken = ["en"] * 400 + ["de"] * 300
+  sizes = [5] * 399 + [30] + [5] * 299 + [30]
+  plan = tempered(list(zip(sizes, spoken, strict=True)), 0.05)
+  for epoch in (0, 1):
+    drawn = real_ids(epoch_of(plan, epoch))
+    # Two windows of 700 are German: one of them is the long one.
+    assert [spoken[i] for i in drawn].count("de") == 2
+    assert 699 in drawn
 
 
 def test_picture_of_shows_the_picture_of_another(examples, config):
