@@ -233,8 +233,8 @@ def train(config, workdir, stop_at=None):
       last_step = first_step
     for step in range(first_step, last_step):
       with log.waiting():
-        batch = sharding.put_batch(next(loader), mesh)
-      state, metrics = train_step(state, batch)
+        batch = next(loader)
+      state, metrics = train_step(state, sharding.put_batch(batch, mesh))
       # The device works on this step while the one before is written.
       log.step(step + 1, metrics)
       done = step + 1
