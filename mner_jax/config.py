@@ -53,6 +53,7 @@ class TextConfig:
   weights: str = ""  # Hub name or folder; "" = from scratch
   # From scratch, the largest size of the vocabulary that is counted.
   vocab_size: int = 119547
+  vocab_multiple: int = 1  # rows of 0 fill the table up to a multiple of this
   hidden_size: int = 768
   num_layers: int = 12
   num_heads: int = 12
@@ -71,7 +72,9 @@ class VitConfig:
   weights: str = ""
   enabled: bool = True
   style: str = "clip"  # "clip" or "google": see models/vit.py
-  image_size: int = 224
+  # 0 = that of the weights, 224 from scratch. For another size than theirs
+  # the positions are interpolated: see pretrained.resize_positions.
+  image_size: int = 0
   patch_size: int = 32
   hidden_size: int = 768
   num_layers: int = 12
@@ -143,6 +146,9 @@ class TrainConfig:
   epochs: int = 8
   eval_every: int = 0
   checkpoint_every: int = 0
+  # Score test at every evaluation too, and report the best of these scores,
+  # which the authors' code selects by, under its own name: best test epoch.
+  score_test: bool = False
   log_every: int = 10
 
 
@@ -175,9 +181,20 @@ class Config:
     pairs = ((f"B-{t}", f"I-{t}") for t in self.data.labels)
     return ("O", *(tag for pair in pairs for tag in pair))
 
-  def resolve(self, labels, fingerprint, vocab_size):
-    """This config with what the data and the tokenizer settle filled in."""
-    text = dataclasses.replace(self.model.text, vocab_size=vocab_size)
+  def resolve(self, labels, fingerprint, num_pieces):
+    """This config with what the data and the tokenizer settle filled in.
+
+    The sizes of published weights are in it already (`pretrained.resolve`).
+    """
+    text = self.model.text
+    rows = text.vocab_size if text.weights else num_pieces
+    if num_pieces > rows:
+      raise UserError(
+        f"model.text.weights: the tokenizer of {text.weights} has {num_pieces}"
+        f" pieces, more than the {rows} of the weights"
+      )
+    rows += -rows % text.vocab_multiple
+    text = dataclasses.replace(text, vocab_size=rows)
     return dataclasses.replace(
       self,
       data=dataclasses.replace(
@@ -257,7 +274,7 @@ def validate(config):
         "intermediate_size",
       )
     },
-    "model.vit.image_size": model.vit.image_size,
+    "model.text.vocab_multiple": model.text.vocab_multiple,
     "model.vit.patch_size": model.vit.patch_size,
     "model.resnet.image_size": model.resnet.image_size,
     "model.fusion_heads": model.fusion_heads,
@@ -299,11 +316,11 @@ def validate(config):
       f"config: data.buckets ends at {buckets[-1]}, above the text encoder's"
       f" {config.model.text.max_positions} positions"
     )
-  if config.model.vit.image_size % config.model.vit.patch_size:
-    raise UserError(
-      f"config: model.vit: patches of {config.model.vit.patch_size} do not"
-      f" divide an image of {config.model.vit.image_size}"
-    )
+  if model.vit.image_size < 0:
+    raise UserError("config: model.vit.image_size must be 0 or above")
+  # Published weights bring a patch size of their own: pretrained.resolve.
+  if not model.vit.weights:
+    check_patches(model.vit)
   heads = {
     "model.text": (config.model.text.hidden_size, config.model.text.num_heads),
     "model.vit": (config.model.vit.hidden_size, config.model.vit.num_heads),
@@ -313,6 +330,15 @@ def validate(config):
   for name, (width, count) in heads.items():
     if width % count:
       raise UserError(f"config: {name}: {count} heads do not divide {width}")
+
+
+def check_patches(vit):
+  """Raises a UserError where a VitConfig's picture is not whole patches."""
+  if vit.image_size % vit.patch_size:
+    raise UserError(
+      f"config: model.vit: patches of {vit.patch_size} do not divide an image"
+      f" of {vit.image_size}"
+    )
 
 
 def from_config_dict(config_dict):

@@ -5,19 +5,16 @@ module holds follows from its kind. Nothing is guessed: an array that is
 missing on either side, or of another shape, is an error that lists both.
 """
 
-import contextlib
 import dataclasses
-import json
+import math
 import re
 
-import huggingface_hub
 import jax
 import numpy as np
-import safetensors
-from etils import epath
 from flax import traverse_util
 
-from mner_jax.config import UserError, validate
+from mner_jax import hub
+from mner_jax.config import UserError, check_patches, validate
 
 # (regex of a published module, our module, kind), by family. The kinds:
 #   dense      weight [out, in] -> kernel [in, out]; bias
@@ -26,96 +23,68 @@ from mner_jax.config import UserError, validate
 #   embed      weight -> embedding
 #   raw        the array itself, leading axes of 1 dropped
 #   batchnorm  weight, bias and running statistics -> scale and bias
+# `BLOCKS` is applied to the front of the name first.
+BLOCKS = (
+  (r"encoder\.layers?\.(\d+)\.", r"layer_\1/"),
+  (r"layer(\d)\.(\d+)\.", r"stage\1_block\2/"),
+)
 BERT = (
   (r"embeddings\.(word|position)_embeddings", r"\1_embeddings", "embed"),
   (r"embeddings\.token_type_embeddings", "type_embeddings", "embed"),
   (r"embeddings\.LayerNorm", "embeddings_norm", "norm"),
-  (
-    r"encoder\.layer\.(\d+)\.attention\.self\.(query|key|value)",
-    r"layer_\1/attention/\2",
-    "dense",
-  ),
-  (
-    r"encoder\.layer\.(\d+)\.attention\.output\.dense",
-    r"layer_\1/attention/output",
-    "dense",
-  ),
-  (
-    r"encoder\.layer\.(\d+)\.attention\.output\.LayerNorm",
-    r"layer_\1/attention_norm",
-    "norm",
-  ),
-  (
-    r"encoder\.layer\.(\d+)\.(intermediate|output)\.dense",
-    r"layer_\1/\2",
-    "dense",
-  ),
-  (
-    r"encoder\.layer\.(\d+)\.output\.LayerNorm",
-    r"layer_\1/output_norm",
-    "norm",
-  ),
+  (r"(.+/)attention\.self\.(query|key|value)", r"\1attention/\2", "dense"),
+  (r"(.+/)attention\.output\.dense", r"\1attention/output", "dense"),
+  (r"(.+/)attention\.output\.LayerNorm", r"\1attention_norm", "norm"),
+  (r"(.+/)(intermediate|output)\.dense", r"\1\2", "dense"),
+  (r"(.+/)output\.LayerNorm", r"\1output_norm", "norm"),
   (r"pooler\.dense", "pooler", "dense"),
 )
 CLIP = (
   (r"embeddings\.class_embedding", "class_embedding", "raw"),
   (r"embeddings\.patch_embedding", "patch_embedding", "conv"),
   (r"embeddings\.position_embedding\.weight", "position_embedding", "raw"),
-  (r"pre_layrnorm", "pre_norm", "norm"),
-  (
-    r"encoder\.layers\.(\d+)\.self_attn\.(q|k|v|out)_proj",
-    r"layer_\1/attention/\2",
-    "dense",
-  ),
-  (r"encoder\.layers\.(\d+)\.layer_norm1", r"layer_\1/attention_norm", "norm"),
-  (r"encoder\.layers\.(\d+)\.layer_norm2", r"layer_\1/output_norm", "norm"),
-  (r"encoder\.layers\.(\d+)\.mlp\.fc1", r"layer_\1/intermediate", "dense"),
-  (r"encoder\.layers\.(\d+)\.mlp\.fc2", r"layer_\1/output", "dense"),
+  (r"pre_layrnorm", "pre_norm", "norm"),  # sic
+  (r"(.+/)self_attn\.q_proj", r"\1attention/query", "dense"),
+  (r"(.+/)self_attn\.k_proj", r"\1attention/key", "dense"),
+  (r"(.+/)self_attn\.v_proj", r"\1attention/value", "dense"),
+  (r"(.+/)self_attn\.out_proj", r"\1attention/output", "dense"),
+  (r"(.+/)layer_norm1", r"\1attention_norm", "norm"),
+  (r"(.+/)layer_norm2", r"\1output_norm", "norm"),
+  (r"(.+/)mlp\.fc1", r"\1intermediate", "dense"),
+  (r"(.+/)mlp\.fc2", r"\1output", "dense"),
 )
 GOOGLE = (
   (r"embeddings\.cls_token", "class_embedding", "raw"),
   (r"embeddings\.patch_embeddings\.projection", "patch_embedding", "conv"),
   (r"embeddings\.position_embeddings", "position_embedding", "raw"),
-  (
-    r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)",
-    r"layer_\1/attention/\2",
-    "dense",
-  ),
-  (
-    r"encoder\.layer\.(\d+)\.attention\.output\.dense",
-    r"layer_\1/attention/output",
-    "dense",
-  ),
-  (
-    r"encoder\.layer\.(\d+)\.layernorm_before",
-    r"layer_\1/attention_norm",
-    "norm",
-  ),
-  (r"encoder\.layer\.(\d+)\.layernorm_after", r"layer_\1/output_norm", "norm"),
-  (
-    r"encoder\.layer\.(\d+)\.(intermediate|output)\.dense",
-    r"layer_\1/\2",
-    "dense",
-  ),
+  (r"(.+/)attention\.attention\.(query|key|value)", r"\1attention/\2", "dense"),
+  (r"(.+/)attention\.output\.dense", r"\1attention/output", "dense"),
+  (r"(.+/)layernorm_before", r"\1attention_norm", "norm"),
+  (r"(.+/)layernorm_after", r"\1output_norm", "norm"),
+  (r"(.+/)(intermediate|output)\.dense", r"\1\2", "dense"),
   (r"layernorm", "final_norm", "norm"),
 )
 RESNET = (
-  (r"conv1", "conv1", "conv"),
-  (r"bn1", "bn1", "batchnorm"),
-  (r"layer(\d)\.(\d+)\.conv(\d)", r"stage\1_block\2/conv\3", "conv"),
-  (r"layer(\d)\.(\d+)\.bn(\d)", r"stage\1_block\2/bn\3", "batchnorm"),
-  (
-    r"layer(\d)\.(\d+)\.downsample\.0",
-    r"stage\1_block\2/downsample_conv",
-    "conv",
-  ),
-  (
-    r"layer(\d)\.(\d+)\.downsample\.1",
-    r"stage\1_block\2/downsample_bn",
-    "batchnorm",
-  ),
+  (r"(.+/)?conv(\d)", r"\1conv\2", "conv"),
+  (r"(.+/)?bn(\d)", r"\1bn\2", "batchnorm"),
+  (r"(.+/)downsample\.0", r"\1downsample_conv", "conv"),
+  (r"(.+/)downsample\.1", r"\1downsample_bn", "batchnorm"),
 )
-_SHORT = {"q": "query", "k": "key", "v": "value", "out": "output"}
+# model_type (of a ResNet: none) -> table, optional prefix of all names.
+FAMILIES = {
+  "bert": (BERT, "bert."),
+  "roberta": (BERT, "roberta."),
+  "xlm-roberta": (BERT, "roberta."),
+  "clip": (CLIP, "vision_model."),
+  "clip_vision_model": (CLIP, "vision_model."),
+  "vit": (GOOGLE, "vit."),
+  "resnet": (RESNET, ""),
+}
+_RESNETS = {
+  "resnet50": (3, 4, 6, 3),
+  "resnet101": (3, 4, 23, 3),
+  "resnet152": (3, 8, 36, 3),
+}
 _BATCHNORM_EPS = 1e-5
 
 # What published files hold beside the encoder: other heads, counters.
@@ -124,7 +93,6 @@ _IGNORED = re.compile(
   r"|^(text_model|text_projection|visual_projection|logit_scale)"
   r"|^post_layernorm"
 )
-_PREFIX = re.compile(r"^(bert|roberta|vision_model|vit)\.")
 
 
 def resolve(config):
@@ -136,11 +104,15 @@ def resolve(config):
   ):  # fmt: skip
     encoder = getattr(model, name)
     if encoder.weights and getattr(encoder, "enabled", True):
-      path = folder(encoder.weights) / "config.json"
+      path = hub.folder(encoder.weights)
       try:
-        changes[name] = sizes(_read_json(path), encoder, path)
+        changes[name] = sizes(_read_config(path), encoder, path)
       except KeyError as error:
-        raise UserError(f"{path}: no field {error}") from None
+        raise UserError(f"{path}/config.json: no field {error}") from None
+  vit = changes.get("vit", model.vit)
+  changes["vit"] = dataclasses.replace(vit, image_size=vit.image_size or 224)
+  if vit.enabled:
+    check_patches(changes["vit"])
   config = dataclasses.replace(
     config, model=dataclasses.replace(model, **changes)
   )
@@ -149,10 +121,10 @@ def resolve(config):
 
 
 def _text_sizes(c, encoder, path):
-  if c.get("model_type") not in ("bert", "roberta", "xlm-roberta"):
+  if FAMILIES[c["model_type"]][0] is not BERT:
     raise UserError(
-      f"{path}: model_type {c.get('model_type')!r} is no text encoder of the"
-      " BERT or RoBERTa family"
+      f"{path}: model_type {c['model_type']!r} is no text encoder of the BERT"
+      " or RoBERTa family"
     )
   _check_activation(c, "gelu", path)
   return dataclasses.replace(
@@ -177,130 +149,124 @@ def _check_activation(c, expected, path):
 
 def _first_position(c):
   """RoBERTa counts positions from the one behind its padding index."""
-  return 0 if c["model_type"] == "bert" else c["pad_token_id"] + 1
+  return 0 if "roberta" not in c["model_type"] else c["pad_token_id"] + 1
 
 
 def _vit_sizes(c, encoder, path):
+  table, _ = FAMILIES[c["model_type"]]
+  if table not in (CLIP, GOOGLE):
+    raise UserError(f"{path}: model_type {c['model_type']!r} is no ViT")
+  style = "clip" if table is CLIP else "google"
   c = c.get("vision_config", c)
-  styles = {"clip": "clip", "clip_vision_model": "clip", "vit": "google"}
-  if c.get("model_type") not in styles:
-    raise UserError(f"{path}: model_type {c.get('model_type')!r} is no ViT")
-  style = styles[c["model_type"]]
   _check_activation(c, "quick_gelu" if style == "clip" else "gelu", path)
+
+  def get(name, clip_default):
+    # CLIP's files leave out what ViT-B/32 and their library agree on.
+    return c.get(name, clip_default) if style == "clip" else c[name]
+
   return dataclasses.replace(
     encoder,
     style=style,
-    image_size=c["image_size"],
-    patch_size=c["patch_size"],
-    hidden_size=c["hidden_size"],
-    num_layers=c["num_hidden_layers"],
-    num_heads=c["num_attention_heads"],
-    intermediate_size=c["intermediate_size"],
-    layer_norm_eps=c["layer_norm_eps"],
+    image_size=encoder.image_size or get("image_size", 224),
+    patch_size=get("patch_size", 32),
+    hidden_size=get("hidden_size", 768),
+    num_layers=get("num_hidden_layers", 12),
+    num_heads=get("num_attention_heads", 12),
+    intermediate_size=get("intermediate_size", 3072),
+    layer_norm_eps=get("layer_norm_eps", 1e-5),
   )
 
 
 def _resnet_sizes(c, encoder, path):
-  stages = {
-    "resnet50": (3, 4, 6, 3),
-    "resnet101": (3, 4, 23, 3),
-    "resnet152": (3, 8, 36, 3),
-  }
-  name = c.get("architecture")
-  if name not in stages:
+  if c["model_type"] != "resnet":
+    raise UserError(f"{path}: model_type {c['model_type']!r} is no ResNet")
+  return dataclasses.replace(
+    encoder, stages=_RESNETS[c["architecture"]], width=64
+  )
+
+
+def _read_config(path):
+  """The `config.json` of a folder, with a model_type of FAMILIES."""
+  c = hub.read_json(path / "config.json")
+  if c.get("architecture") in _RESNETS:  # timm's; HF's names are others
+    return {**c, "model_type": "resnet"}
+  if c.get("model_type") not in FAMILIES or c["model_type"] == "resnet":
+    known = sorted({*FAMILIES} - {"resnet"})
     raise UserError(
-      f"{path}: architecture {name!r} is none of {', '.join(stages)}"
+      f"{path}/config.json: neither a model_type that can be read"
+      f" ({', '.join(known)}) nor an architecture ({', '.join(_RESNETS)})"
     )
-  return dataclasses.replace(encoder, stages=stages[name], width=64)
-
-
-def folder(weights):
-  """The local folder of published weights, from the Hub where it is a name."""
-  path = epath.Path(weights).expanduser()
-  if path.is_dir():
-    return path
-  if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", weights):
-    raise UserError(f"weights: {weights} is neither a folder nor a Hub name")
-  try:
-    return epath.Path(
-      huggingface_hub.snapshot_download(
-        weights, allow_patterns=["*.json", "*.txt", "*.safetensors"]
-      )
-    )
-  except Exception as error:  # of the network, the Hub or the cache
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    raise UserError(
-      f"weights: {weights} is no folder, and the Hub did not give it"
-      f" ({reason[0]})"
-    ) from None
-
-
-def _read_json(path):
-  try:
-    return json.loads(path.read_text())
-  except FileNotFoundError:
-    raise UserError(f"{path}: not found") from None
-  except ValueError as error:
-    raise UserError(f"{path}: not valid JSON ({error})") from None
+  return c
 
 
 def load(config, params):
-  """`params` in which the published encoders' arrays have their values.
+  """The parameters of the encoders whose weights are published.
 
   Args:
     config: the resolved Config.
-    params: the model's parameters on their devices; what is loaded takes
-      their shardings.
+    params: of the whole model, ShapeDtypeStructs with shardings.
+
+  Returns:
+    {"text" | "vit" | "resnet": parameters}, only those with weights.
   """
-  params = dict(params)
-  model = config.model
-  vit_table = CLIP if model.vit.style == "clip" else GOOGLE
-  for name, table in (("text", BERT), ("vit", vit_table), ("resnet", RESNET)):
-    encoder = getattr(model, name)
-    if encoder.weights and name in params:
-      params[name] = load_encoder(folder(encoder.weights), table, params[name])
-  return params
+  return {
+    name: load_encoder(
+      hub.folder(getattr(config.model, name).weights), params[name]
+    )
+    for name in ("text", "vit", "resnet")
+    if name in params and getattr(config.model, name).weights
+  }
 
 
-def load_encoder(path, table, params):
+def load_encoder(path, params):
   """The parameters of one encoder, one array at a time.
 
+  Where the model takes pictures of another size, the positions of a ViT are
+  interpolated (`resize_positions`); rows that pad a vocabulary are 0.
+
   Args:
-    path: folder with config.json and *.safetensors.
-    table: BERT, CLIP, GOOGLE or RESNET.
-    params: the encoder's parameters, or ShapeDtypeStructs with shardings.
+    path: folder with config.json and the arrays.
+    params: the encoder's parameters, ShapeDtypeStructs with shardings.
   """
+  c = _read_config(path)
+  table, prefix = FAMILIES[c["model_type"]]
   want = traverse_util.flatten_dict(params, sep="/")
-  first_position = 0
-  if table is BERT:
-    first_position = _first_position(_read_json(path / "config.json"))
-  with contextlib.ExitStack() as stack:
-    arrays = _open(path, stack)
-    found, strange = {}, []
-    for name in arrays:
-      targets = _targets(_PREFIX.sub("", name), table)
-      for target, part in targets:
-        found.setdefault(target, {})[part] = name
-      if not any(target in want for target, _ in targets):
-        strange += [] if _IGNORED.search(_PREFIX.sub("", name)) else [name]
-    loaded, missing, wrong = {}, [], []
-    for target, x in want.items():
-      parts = {part: arrays[n] for part, n in found.get(target, {}).items()}
-      value = _convert(target, parts)
-      if value is None:
-        missing.append(target)
-        continue
-      if target == "position_embeddings/embedding":
-        value = value[first_position:]
-      if value.shape != x.shape:
-        wrong.append(f"{target} is {x.shape}, there {value.shape}")
-      else:
-        loaded[target] = jax.device_put(value.astype(np.float32), x.sharding)
+  arrays = hub.open_arrays(path)
+  found, strange = {}, []
+  for name in arrays:
+    short = name.removeprefix(prefix)
+    targets = _targets(short, table)
+    for target, part in targets:
+      found.setdefault(target, {})[part] = name
+    if not any(target in want for target, _ in targets):
+      strange += [] if _IGNORED.search(short) else [name]
+  loaded, missing, wrong = {}, [], []
+  # The largest first: it passes through the host while the least is there.
+  for target, x in sorted(want.items(), key=lambda item: -item[1].size):
+    parts = {part: arrays[n] for part, n in found.get(target, {}).items()}
+    value = _convert(target, parts)
+    if value is None:
+      missing.append(target)
+      continue
+    if target == "position_embeddings/embedding":
+      value = value[_first_position(c) :]
+    elif target == "position_embedding":
+      value = resize_positions(value, x.shape[0])
+    elif target == "word_embeddings/embedding":
+      value = _pad_rows(value, x.shape[0], c["vocab_size"])
+    if value.shape != x.shape:
+      wrong.append(f"{target} is {x.shape}, there {value.shape}")
+    else:
+      value = value.astype(np.float32, copy=False)
+      loaded[target] = jax.make_array_from_callback(
+        x.shape, x.sharding, lambda index, value=value: value[index]
+      )
   problems = [
-    f"{title}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
+    f"{title}: {', '.join(sorted(names)[:8])}"
+    + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     for title, names in (
       ("the model needs, the file lacks", missing),
-      ("the file has, the model lacks", sorted(strange)),
+      ("the file has, the model lacks", strange),
       ("other shapes", wrong),
     )
     if names
@@ -312,25 +278,37 @@ def load_encoder(path, table, params):
   return traverse_util.unflatten_dict(loaded, sep="/")
 
 
-class _Arrays(dict):
-  """name -> the open safetensors file that holds it; reads on access."""
+def resize_positions(table, num_tokens):
+  """Positions [1 + n n, D] of n x n patches -> [num_tokens, D], 1 + m m.
 
-  def __getitem__(self, name):
-    return super().__getitem__(name).get_tensor(name)
+  The class token's stays; the grid goes through separable cubic convolution
+  (a = -0.75, pixel centres, edges repeated, no antialiasing), as
+  `interpolate_pos_encoding` of transformers does it.
+  """
+  n, m = math.isqrt(len(table) - 1), math.isqrt(num_tokens - 1)
+  squares = (1 + n * n, 1 + m * m) == (len(table), num_tokens)
+  if len(table) == num_tokens or not squares:
+    return table
+  a = -0.75
+  weights = np.zeros((m, n))
+  for row, x in enumerate((np.arange(m) + 0.5) * n / m - 0.5):
+    for i in range(math.floor(x) - 1, math.floor(x) + 3):
+      d = abs(x - i)
+      if d <= 1:
+        w = (a + 2) * d**3 - (a + 3) * d**2 + 1
+      else:
+        w = a * (d**3 - 5 * d**2 + 8 * d - 4)
+      weights[row, min(max(i, 0), n - 1)] += w
+  grid = table[1:].reshape(n, n, -1)
+  grid = np.einsum("yi,xj,ijd->yxd", weights, weights, grid, optimize=True)
+  return np.concatenate([table[:1], grid.reshape(m * m, -1)])
 
 
-def _open(path, stack):
-  files = sorted(path.glob("*.safetensors"))
-  if not files:
-    raise UserError(f"{path}: no *.safetensors file in it")
-  arrays = _Arrays()
-  for file in files:
-    try:
-      opened = stack.enter_context(safetensors.safe_open(file, "numpy"))
-      arrays.update((name, opened) for name in opened.keys())
-    except Exception as error:  # the library has an error type of its own
-      raise UserError(f"{file}: cannot be read ({error})") from None
-  return arrays
+def _pad_rows(table, rows, vocab_size):
+  """Rows of 0 below a published vocabulary, up to a multiple the user set."""
+  if len(table) != vocab_size or rows <= len(table):
+    return table
+  return np.pad(table, ((0, rows - len(table)), (0, 0)))
 
 
 _PARTS = {
@@ -345,13 +323,14 @@ _PARTS = {
 
 def _targets(name, table):
   """[(path of our array, part of it)] that a published array goes to."""
+  for regex, block in BLOCKS:
+    name = re.sub(f"^{regex}", block, name)
   module, _, leaf = name.rpartition(".")
   for regex, target, kind in table:
     match = re.fullmatch(regex, name if kind == "raw" else module)
     if not match:
       continue
-    head, _, last = match.expand(target).rpartition("/")
-    target = f"{head}/{_SHORT.get(last, last)}".lstrip("/")
+    target = match.expand(target)
     if kind == "raw":
       return [(target, kind)]
     if kind == "batchnorm":

@@ -123,12 +123,17 @@ class Log:
         + f"  {left:.0f} s left"
       )
 
-  def evaluation(self, step, f1):
-    """The dev score after update `step`."""
-    if self._main:
-      self._write("metrics", {"step": step, "valid_f1": f1})
-      self._shown["dev F1"] = f"{f1:.4f}"
-      self.say(f"step {step}/{self._total}  dev F1 {f1:.4f}")
+  def evaluation(self, step, f1, test_f1=None):
+    """The dev score after update `step`; the test score where it is asked."""
+    if not self._main:
+      return
+    scores = {"valid_f1": f1}
+    if test_f1 is not None:
+      scores["test_f1"] = test_f1
+    self._write("metrics", {"step": step, **scores})
+    self._shown["dev F1"] = f"{f1:.4f}"
+    said = "  ".join(f"{k} {v:.4f}" for k, v in scores.items())
+    self.say(f"step {step}/{self._total}  {said}")
 
   def _write(self, name, line):
     self._files[name].write(json.dumps(line) + "\n")

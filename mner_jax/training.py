@@ -17,7 +17,7 @@ import optax
 from etils import epath
 from flax import traverse_util
 
-from mner_jax import checkpoint, evaluation, pretrained, sharding
+from mner_jax import checkpoint, evaluation, hub, pretrained, sharding
 from mner_jax.config import UserError
 from mner_jax.data import batches, builders, dataset, wordpiece
 from mner_jax.models.mner import MultimodalNER, losses
@@ -117,6 +117,24 @@ def make_init(config, tx):
   return init
 
 
+def init_around(init, known, state_sharding, rng):
+  """The initial state in which some modules' parameters are already `known`.
+
+  These are not drawn at all: for a while there would be two copies of them.
+  """
+
+  def drawn(tree):
+    return {name: x for name, x in tree.items() if name not in known}
+
+  def init_rest(rng):
+    state = init(rng)
+    return state._replace(params=drawn(state.params))
+
+  out = state_sharding._replace(params=drawn(state_sharding.params))
+  state = jax.jit(init_rest, out_shardings=out)(rng)
+  return state._replace(params=state.params | known)
+
+
 def prepare(config, workdir):
   """Data and tokenizer of a run; the config with what they settle.
 
@@ -136,9 +154,7 @@ def prepare(config, workdir):
   elif config.init_from:
     tokenizer = wordpiece.load(epath.Path(config.init_from) / "tokenizer")
   elif config.model.text.weights:
-    tokenizer = wordpiece.published(
-      pretrained.folder(config.model.text.weights)
-    )
+    tokenizer = wordpiece.published(hub.folder(config.model.text.weights))
   else:
     tokenizer = wordpiece.bert_tokenizer(
       wordpiece.count_vocabulary(
@@ -146,8 +162,8 @@ def prepare(config, workdir):
       )
     )
   fingerprint = dataset.fingerprint([splits["train"], splits["valid"]])
-  config = pretrained.resolve(
-    config.resolve(labels, fingerprint, tokenizer.get_vocab_size())
+  config = pretrained.resolve(config).resolve(
+    labels, fingerprint, tokenizer.get_vocab_size()
   )
   checkpoint.claim_workdir(workdir, config)
   if not known and jax.process_index() == 0:
@@ -214,13 +230,11 @@ def train(config, workdir, stop_at=None):
       state = checkpoint.restore(checkpoints, first_step, placed)
     else:
       first_step = 0
-      state = jax.jit(init, out_shardings=state_sharding)(seed_key)
       if config.init_from:
-        state = state._replace(
-          params=checkpoint.initial_params(config, placed.params)
-        )
+        known = checkpoint.initial_params(config, placed.params)
       else:
-        state = state._replace(params=pretrained.load(config, state.params))
+        known = pretrained.load(config, placed.params)
+      state = init_around(init, known, state_sharding, seed_key)
     last_step = total_steps if stop_at is None else min(stop_at, total_steps)
     log = Log(workdir, config, plan, first_step, total_steps)
     log.start(examples, abstract.params)
@@ -242,7 +256,10 @@ def train(config, workdir, stop_at=None):
       if done % eval_every == 0 or done == total_steps:
         with log.pause():
           f1 = evaluator.score(state.params, examples["valid"])["f1"]
-          log.evaluation(done, f1)
+          test_f1 = None
+          if config.train.score_test:
+            test_f1 = evaluator.score(state.params, examples["test"])["f1"]
+          log.evaluation(done, f1, test_f1)
       stopping = done == last_step or stop.requested
       if f1 is not None or stopping or done % checkpoint_every == 0:
         with log.pause():

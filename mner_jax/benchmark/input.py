@@ -6,7 +6,6 @@ loader of training, threads and draft-mode decoding included; torch's workers
 are processes, which are started before the clock is.
 """
 
-import importlib.util
 import pathlib
 import statistics
 import tempfile
@@ -16,23 +15,24 @@ import numpy as np
 from PIL import Image
 
 from mner_jax import config as config_lib
+from mner_jax.config import UserError
 from mner_jax.data import batches, builders, formats, images, wordpiece
 
 SIZES = {(4000, 3000): (64, 8), (500, 375): (1024, 32)}  # examples, batch
 _PICTURES = 8
 
 
-def run(sizes=None, workers=(1, 2, 4), repeats=5):
+def run(sizes=None, workers=(1, 2, 4), *, compare="", repeats=5):
   """Rows of a table: median and spread of examples a second.
 
   Args:
     sizes: {(width, height): (examples, batch size)}; None = `SIZES`.
     workers: numbers of threads, and of torch's processes.
+    compare: "torch" = a torch DataLoader beside it.
     repeats: passes over the data; the two loaders take turns.
 
   Returns:
-    A dict for each size and number of workers; torch's fields are there where
-    torch is installed.
+    A dict for each size and number of workers: medians and ranges.
   """
   rows = []
   for size, (count, batch_size) in (sizes or SIZES).items():
@@ -41,7 +41,7 @@ def run(sizes=None, workers=(1, 2, 4), repeats=5):
       for number in workers:
         rows.append(
           {"image": "x".join(map(str, size)), "workers": number}
-          | _measure(examples, folder, number, repeats)
+          | _measure(examples, folder, number, compare, repeats)
         )
   return rows
 
@@ -69,6 +69,7 @@ def _examples(folder, size, count, batch_size):
       labels=("X",),
       cache_dir=str(folder / "cache"),
     ),
+    model=config_lib.ModelConfig(vit=config_lib.VitConfig(image_size=224)),
     train=config_lib.TrainConfig(batch_size=batch_size),
   )
   split = builders.load(config.data, ("train",))["train"]
@@ -87,9 +88,9 @@ def _photograph(size, seed):
   return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def _measure(examples, folder, workers, repeats):
+def _measure(examples, folder, workers, compare, repeats):
   loaders = {"examples_per_second": _OurLoader(examples, workers)}
-  if importlib.util.find_spec("torch"):
+  if compare == "torch":
     loaders["torch_examples_per_second"] = _torch_loader(
       examples, folder, workers
     )
@@ -130,8 +131,12 @@ class _OurLoader:
 
 
 def _torch_loader(examples, folder, workers):
-  import torch.utils.data
-
+  try:
+    import torch.utils.data
+  except ImportError as error:
+    raise UserError(
+      f"--compare=torch: {error}; it needs the extra [parity]"
+    ) from None
   return torch.utils.data.DataLoader(
     _TorchExamples(examples, folder),
     batch_size=examples.config.train.batch_size,

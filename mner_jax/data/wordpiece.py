@@ -20,14 +20,19 @@ PAD, UNK, CLS, SEP, MASK = SPECIAL = (
 )  # fmt: skip
 
 
-def bert_tokenizer(vocabulary, *, lowercase=False):
-  """BERT's tokenizer over a list of pieces; index = id."""
+def bert_tokenizer(vocabulary, **normalizer):
+  """BERT's tokenizer over a list of pieces; index = id.
+
+  `normalizer`: settings of `normalizers.BertNormalizer`, cased by default.
+  """
   tokenizer = tokenizers.Tokenizer(
     models.WordPiece(
       {piece: i for i, piece in enumerate(vocabulary)}, unk_token=UNK
     )
   )
-  tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+  tokenizer.normalizer = normalizers.BertNormalizer(
+    **{"lowercase": False} | normalizer
+  )
   tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
   return tokenizer
 
@@ -75,18 +80,24 @@ def published(folder):
     # The file may hold the padding of whoever wrote it.
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    split = tokenizer.pre_tokenizer
+    if isinstance(split, pre_tokenizers.ByteLevel):
+      # RoBERTa tells a word from the rest of one by the space in front.
+      split.add_prefix_space = True
+      tokenizer.pre_tokenizer = split
     return tokenizer
-  vocabulary = folder / "vocab.txt"
-  if not vocabulary.exists():
+  path = folder / "vocab.txt"
+  if not path.exists():
     raise UserError(f"{folder}: neither tokenizer.json nor vocab.txt in it")
-  settings = folder / "tokenizer_config.json"
-  # BERT's tokenizer lower-cases unless its settings say otherwise.
-  lowercase = not settings.exists() or json.loads(settings.read_text()).get(
-    "do_lower_case", True
-  )
-  pieces = vocabulary.read_text(encoding="utf-8").split("\n")
+  file = folder / "tokenizer_config.json"
+  settings = json.loads(file.read_text()) if file.exists() else {}
+  vocabulary = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
   return bert_tokenizer(
-    [p.rstrip("\r") for p in pieces if p], lowercase=lowercase
+    [piece.rstrip("\r") for piece in vocabulary],
+    # BERT's tokenizer lower-cases unless its settings say otherwise.
+    lowercase=settings.get("do_lower_case", True),
+    strip_accents=settings.get("strip_accents"),
+    handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
   )
 
 
@@ -136,6 +147,8 @@ def windows(tokenizer, sentences, max_pieces):
   than that is cut: only its first piece stands for the word.
   """
   cls, sep, unk = _special_ids(tokenizer)
+  # A word of the file that reads "[SEP]" is a word like any other.
+  tokenizer.encode_special_tokens = True
   encodings = tokenizer.encode_batch(
     [s.words for s in sentences], is_pretokenized=True, add_special_tokens=False
   )

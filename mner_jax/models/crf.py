@@ -81,17 +81,25 @@ def _path_score(scores, emissions, tags, mask, lengths):
 def _log_partition(scores, emissions, mask):
   """The forward algorithm: log of the sum over all paths, [B]."""
 
-  def step(alpha, inputs):
+  def step(carry, inputs):
+    # alpha stays near 0, and what was taken off is summed apart: scores of a
+    # long sentence would leave fp32 few digits for the differences that the
+    # gradient is made of.
+    alpha, total = carry  # [B, K], [B]
     emission, inside = inputs  # [B, K], [B]
+    top = jax.lax.stop_gradient(jnp.max(alpha, axis=1))
+    alpha -= top[:, None]
     moved = jax.nn.logsumexp(
       alpha[:, :, None] + scores.transitions[None], axis=1
     )
-    return jnp.where(inside[:, None], moved + emission, alpha), None
+    alpha = jnp.where(inside[:, None], moved + emission, alpha)
+    return (alpha, total + top), None
 
   first = scores.start[None] + emissions[:, 0]  # [B, K]
   steps = (jnp.swapaxes(emissions, 0, 1)[1:], mask.T[1:])
-  alpha, _ = jax.lax.scan(step, first, steps)
-  return jax.nn.logsumexp(alpha + scores.end[None], axis=1)
+  zero = jnp.zeros_like(first[:, 0])
+  (alpha, total), _ = jax.lax.scan(step, (first, zero), steps)
+  return total + jax.nn.logsumexp(alpha + scores.end[None], axis=1)
 
 
 def viterbi(scores, emissions, lengths):

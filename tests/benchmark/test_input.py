@@ -1,13 +1,9 @@
-import importlib.util
-
 import numpy as np
 
 from mner_jax.benchmark import input as input_benchmark
 
 
-def test_rows_of_the_input_benchmark(monkeypatch):
-  # torch's processes would take longer to start than all other tests.
-  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+def test_rows_of_the_input_benchmark():
   rows = input_benchmark.run({(64, 48): (20, 8)}, workers=(1, 2), repeats=2)
   assert [(row["image"], row["workers"]) for row in rows] == [
     ("64x48", 1), ("64x48", 2)

@@ -520,7 +520,8 @@ data = config_lib.DataConfig(
   path=sys.argv[1], cache_dir=sys.argv[2], languages=("en",),
   labels=("LOC", "PER"),
 )
-config = config_lib.Config(data=data)
+vit = config_lib.VitConfig(image_size=224)
+config = config_lib.Config(data=data, model=config_lib.ModelConfig(vit=vit))
 split = builders.load(data, splits=("train",))["train"]
 tokenizer = wordpiece.bert_tokenizer(
   wordpiece.count_vocabulary(split.sentences, 60)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import re
 
 import jax
 import numpy as np
@@ -17,7 +16,7 @@ transformers = pytest.importorskip(
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from mner_jax import config as config_lib  # noqa: E402
-from mner_jax import pretrained  # noqa: E402
+from mner_jax import hub, pretrained  # noqa: E402
 from mner_jax.config import UserError  # noqa: E402
 from mner_jax.models.bert import Bert  # noqa: E402
 from mner_jax.models.resnet import (  # noqa: E402
@@ -25,6 +24,7 @@ from mner_jax.models.resnet import (  # noqa: E402
   ResNet,
 )
 from mner_jax.models.vit import PIXEL_STATISTICS, Vit  # noqa: E402
+from tests.parity import reference  # noqa: E402
 
 TINY = {
   "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -51,9 +51,10 @@ def randomise(model):
   return model.eval()
 
 
-def load(folder, name, table, module, *inputs):
+def load(folder, name, module, *inputs, **settings):
   """Our module's parameters, read from the folder."""
   config = config_lib.defaults()
+  config.model[name].update(settings)
   config.data.buckets = (32,)
   config.model.fusion_heads = 4
   config.model[name].weights = str(folder)
@@ -61,7 +62,7 @@ def load(folder, name, table, module, *inputs):
   sizes = getattr(config.model, name)
   net = module(sizes)
   init = jax.jit(net.init)(jax.random.key(0), *inputs)["params"]
-  params = pretrained.load_encoder(pretrained.folder(str(folder)), table, init)
+  params = pretrained.load_encoder(hub.folder(str(folder)), init)
   return net, params
 
 
@@ -98,7 +99,7 @@ def test_text_encoders(tmp_path, family, size):
   randomise(model).save_pretrained(tmp_path)
   ids, mask = text_inputs(200)
   ids, want = reference_text(model, ids, mask, pad=hf.pad_token_id)
-  net, params = load(tmp_path, "text", pretrained.BERT, Bert, ids, mask)
+  net, params = load(tmp_path, "text", Bert, ids, mask)
   assert net.config.layer_norm_eps == hf.layer_norm_eps
   states, pooled = jax.jit(net.apply)({"params": params}, ids, mask)
   error = np.abs(np.array(states) - want.last_hidden_state.numpy())
@@ -117,7 +118,7 @@ def test_the_tolerance_catches_a_wrong_eps_and_a_tanh_gelu(
   model.save_pretrained(tmp_path)
   ids, mask = text_inputs(200)
   ids, want = reference_text(model, ids, mask)
-  net, params = load(tmp_path, "text", pretrained.BERT, Bert, ids, mask)
+  net, params = load(tmp_path, "text", Bert, ids, mask)
 
   def error(net):
     states, _ = net.apply({"params": params}, ids, mask)
@@ -154,18 +155,39 @@ def test_vision_transformers(tmp_path, style, size):
   if style == "clip":
     hf = transformers.CLIPVisionConfig(**settings)
     model = transformers.CLIPVisionModel(hf)
-    table = pretrained.CLIP
   else:
     hf = transformers.ViTConfig(**settings)
     model = transformers.ViTModel(hf)
-    table = pretrained.GOOGLE
   randomise(model).save_pretrained(tmp_path)
   pixels = pictures(64)
-  net, params = load(tmp_path, "vit", table, Vit, pixels)
+  net, params = load(tmp_path, "vit", Vit, pixels)
   assert net.config.style == style
   got = jax.jit(net.apply)({"params": params}, pixels)
   with torch.no_grad():
     want = model(torch_pixels(pixels, *PIXEL_STATISTICS[style]))
+  error = np.abs(np.array(got) - want.last_hidden_state.numpy()).max()
+  assert error <= 2e-5
+
+
+@pytest.mark.parametrize("image_size", [96, 32])
+@pytest.mark.parametrize("style", ["clip", "google"])
+def test_other_picture_sizes(tmp_path, style, image_size):
+  settings = dict(TINY, image_size=64, patch_size=8)
+  if style == "clip":
+    model = transformers.CLIPVisionModel(
+      transformers.CLIPVisionConfig(**settings)
+    )
+  else:
+    model = transformers.ViTModel(transformers.ViTConfig(**settings))
+  randomise(model).save_pretrained(tmp_path)
+  pixels = pictures(image_size)
+  net, params = load(tmp_path, "vit", Vit, pixels, image_size=image_size)
+  got = jax.jit(net.apply)({"params": params}, pixels)
+  with torch.no_grad():
+    want = model(
+      torch_pixels(pixels, *PIXEL_STATISTICS[style]),
+      interpolate_pos_encoding=True,
+    )
   error = np.abs(np.array(got) - want.last_hidden_state.numpy()).max()
   assert error <= 2e-5
 
@@ -180,7 +202,8 @@ def test_resnet(tmp_path):
   model = randomise(transformers.ResNetModel(hf))
   save_file(
     {
-      torchvision_name(n): x.contiguous() for n, x in model.state_dict().items()
+      reference.torchvision_name(n): x.contiguous()
+      for n, x in model.state_dict().items()
     },
     tmp_path / "model.safetensors",
   )
@@ -188,7 +211,7 @@ def test_resnet(tmp_path):
     json.dumps({"architecture": "resnet50"})
   )
   pixels = pictures(64)
-  net, params = load(tmp_path, "resnet", pretrained.RESNET, ResNet, pixels)
+  net, params = load(tmp_path, "resnet", ResNet, pixels)
   got = np.array(jax.jit(net.apply)({"params": params}, pixels))
   with torch.no_grad():
     want = model(torch_pixels(pixels, *IMAGENET_STATISTICS)).last_hidden_state
@@ -198,29 +221,12 @@ def test_resnet(tmp_path):
   assert np.abs(got - want).max() / max(scale, 1) <= 3e-5
 
 
-def torchvision_name(name):
-  kinds = {"convolution": "conv", "normalization": "bn"}
-  if match := re.fullmatch(r"embedder\.embedder\.(\w+)\.(.+)", name):
-    return f"{kinds[match[1]]}1.{match[2]}"
-  match = re.fullmatch(
-    r"encoder\.stages\.(\d)\.layers\.(\d+)\.(shortcut|layer\.(\d))\.(\w+)\.(.+)",
-    name,
-  )
-  stage, block, where, index, kind, leaf = match.groups()
-  head = f"layer{int(stage) + 1}.{block}"
-  if where == "shortcut":
-    return f"{head}.downsample.{0 if kind == 'convolution' else 1}.{leaf}"
-  return f"{head}.{kinds[kind]}{int(index) + 1}.{leaf}"
-
-
 def test_other_weights_are_refused_with_both_sides(tmp_path):
   hf = transformers.BertConfig(vocab_size=50, **TINY)
   model = transformers.BertModel(hf)
   model.save_pretrained(tmp_path)
   ids, mask = text_inputs(50)
-  load_bert = functools.partial(
-    load, tmp_path, "text", pretrained.BERT, Bert, ids, mask
-  )
+  load_bert = functools.partial(load, tmp_path, "text", Bert, ids, mask)
   load_bert()
   file = tmp_path / "model.safetensors"
   state = load_file(file)
@@ -239,4 +245,119 @@ def test_other_weights_are_refused_with_both_sides(tmp_path):
   with pytest.raises(UserError, match="no .*safetensors"):
     load_bert()
   with pytest.raises(UserError, match="neither a folder nor a Hub name"):
-    pretrained.folder("/no/such/folder")
+    hub.folder("/no/such/folder")
+
+
+def bert(tmp_path, vocab_size=50):
+  hf = transformers.BertConfig(vocab_size=vocab_size, **TINY)
+  model = randomise(transformers.BertModel(hf))
+  model.save_pretrained(tmp_path)
+  return model
+
+
+def equal(a, b):
+  return jax.tree.all(jax.tree.map(np.array_equal, a, b))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pytorch_files(tmp_path, legacy):
+  model = bert(tmp_path)
+  inputs = text_inputs(50)
+  _, want = load(tmp_path, "text", Bert, *inputs)
+  (tmp_path / "model.safetensors").unlink()
+  file = tmp_path / "pytorch_model.bin"
+  # Files of 2019 have a prefix, heads, and no archive around the pickle.
+  state = {f"bert.{name}": x for name, x in model.state_dict().items()}
+  state["cls.predictions.bias"] = torch.zeros(50)
+  torch.save(state, file, _use_new_zipfile_serialization=not legacy)
+  _, got = load(tmp_path, "text", Bert, *inputs)
+  assert equal(got, want)
+
+
+class Harmful:
+  def __reduce__(self):
+    return (open, ("harm", "w"))
+
+
+def test_no_pickle_is_executed(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  bert(tmp_path)
+  (tmp_path / "model.safetensors").unlink()
+  torch.save({"embeddings": Harmful()}, tmp_path / "pytorch_model.bin")
+  with pytest.raises(UserError, match="pytorch_model.bin: cannot be read"):
+    load(tmp_path, "text", Bert, *text_inputs(50))
+  assert not (tmp_path / "harm").exists()
+
+
+def test_sharded_and_bfloat16_files(tmp_path):
+  model = bert(tmp_path)
+  inputs = text_inputs(50)
+  _, want = load(tmp_path, "text", Bert, *inputs)
+  (tmp_path / "model.safetensors").unlink()
+  model.save_pretrained(tmp_path, max_shard_size="20KB")
+  assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+  _, got = load(tmp_path, "text", Bert, *inputs)
+  assert equal(got, want)
+  for file in tmp_path.glob("model-*.safetensors"):
+    save_file({name: x.bfloat16() for name, x in load_file(file).items()}, file)
+  _, got = load(tmp_path, "text", Bert, *inputs)
+  rounded = jax.tree.map(
+    lambda x: np.array(x).astype("bfloat16").astype(np.float32), want
+  )
+  assert equal(got, rounded)
+
+
+def test_a_padded_vocabulary(tmp_path):
+  bert(tmp_path)
+  config = config_lib.defaults()
+  config.model.text.weights = str(tmp_path)
+  config.model.text.vocab_multiple = 16
+  config.data.buckets = (32,)
+  config.model.fusion_heads = 4
+  config = pretrained.resolve(config_lib.from_config_dict(config))
+  with pytest.raises(UserError, match="has 51 pieces, more than the 50"):
+    config.resolve(("PER",), "", num_pieces=51)
+  config = config.resolve(("PER",), "", num_pieces=50)
+  assert config.model.text.vocab_size == 64
+  net = Bert(config.model.text)
+  init = jax.jit(net.init)(jax.random.key(0), *text_inputs(50))["params"]
+  params = pretrained.load_encoder(hub.folder(str(tmp_path)), init)
+  table = np.array(params["word_embeddings"]["embedding"])
+  assert table.shape == (64, 32)
+  assert table[:50].any(axis=1).all() and not table[50:].any()
+
+
+def test_weights_of_another_family_are_refused(tmp_path):
+  inputs = text_inputs(50)
+  hf = transformers.RobertaConfig(
+    vocab_size=50, max_position_embeddings=66, type_vocab_size=1, **TINY
+  )
+  transformers.RobertaForMaskedLM(hf).save_pretrained(tmp_path)
+  path = tmp_path / "config.json"
+  settings = json.loads(path.read_text())
+  path.write_text(json.dumps(settings | {"model_type": "bert"}))
+  with pytest.raises(UserError) as error:
+    load(tmp_path, "text", Bert, *inputs)
+  assert "the file lacks: embeddings_norm/bias" in str(error.value)
+  assert "the model lacks: roberta.embeddings" in str(error.value)
+  path.write_text(json.dumps(settings | {"model_type": "gpt2"}))
+  with pytest.raises(UserError, match="config.json: neither a model_type"):
+    load(tmp_path, "text", Bert, *inputs)
+  path.write_text(json.dumps(settings))
+  with pytest.raises(UserError, match="'roberta' is no ViT"):
+    load(tmp_path, "vit", Vit, pictures(32))
+  # A table of more positions than the file says is not cut.
+  path.write_text(json.dumps(settings | {"max_position_embeddings": 64}))
+  with pytest.raises(UserError, match="position_embeddings/embedding is"):
+    load(tmp_path, "text", Bert, *inputs)
+  path.write_text(json.dumps(settings | {"max_position_embeddings": 20}))
+  with pytest.raises(UserError, match="data.buckets ends at 32, above"):
+    load(tmp_path, "text", Bert, *inputs)
+
+
+def test_a_hub_name_without_a_network(monkeypatch, tmp_path):
+  monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+  monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+  with pytest.raises(UserError, match="is no folder, and the Hub did not") as e:
+    hub.folder("google-bert/no-such-model")
+  assert "\n" not in str(e.value)

@@ -1,0 +1,98 @@
+"""Measures speed and memory on this machine.
+
+  python -m mner_jax.benchmark --suite=train --config.dtype=bfloat16
+  python -m mner_jax.benchmark --suite=crf --compare=torch
+
+`train` measures the whole step of a config at its sizes, with random weights
+and random batches; `crf` the CRF alone. `--compare=torch` runs the PyTorch
+reference of tests/parity in turns with it (extra [parity], from a checkout).
+"""
+
+import json
+import os
+import pathlib
+import platform
+
+# PyTorch needs its share of a GPU that both run on.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+
+import mner_jax
+from mner_jax.benchmark import crf, train
+from mner_jax.config import from_config_dict
+from mner_jax.launch import launch
+from mner_jax.pretrained import resolve
+
+_CONFIGS = pathlib.Path(mner_jax.__file__).parent / "configs"
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", str(_CONFIGS / "mmnerd.py"), "The experiment whose sizes to take."
+)
+_SUITE = flags.DEFINE_enum("suite", "train", ["train", "crf"], "What to do.")
+_COMPARE = flags.DEFINE_enum("compare", "", ["", "torch"], "Beside what.")
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["32", "256"], "Sentences.")
+_LENGTHS = flags.DEFINE_list("lengths", ["32"], "Word pieces of a sentence.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds.", lower_bound=1)
+_OUTPUT = flags.DEFINE_string("output", "", "JSON file for the rows.")
+
+
+def _config():
+  """The config with random weights and the four types, if it names none."""
+  config = _CONFIG.value.copy_and_resolve_references()
+  with config.unlocked():
+    for name in ("text", "vit", "resnet"):
+      config.model[name].weights = ""
+    config.data.labels = tuple(config.data.labels) or (
+      "LOC", "MISC", "ORG", "PER"
+    )  # fmt: skip
+  return resolve(from_config_dict(config))
+
+
+def _table(rows):
+  names = list(dict.fromkeys(name for row in rows for name in row))
+
+  def cell(value):
+    if isinstance(value, float):
+      return f"{value:.4g}" if value < 1000 else f"{value:,.0f}"
+    return str(value)
+
+  lines = [names, *([cell(row.get(n, "")) for n in names] for row in rows)]
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return "\n".join(
+    "  ".join(x.rjust(w) for x, w in zip(line, widths, strict=True))
+    for line in lines
+  )
+
+
+def main():
+  """Runs the suite, prints the table, writes the JSON."""
+  device = jax.devices()[0]
+  machine = {
+    "device": device.device_kind,
+    "devices": jax.device_count(),
+    "cpus": os.cpu_count(),
+    "machine": platform.machine(),
+    "jax": jax.__version__,
+  }
+  print(machine)
+  if _SUITE.value == "train":
+    rows = train.run(
+      _config(),
+      batch_sizes=list(map(int, _BATCH_SIZES.value)),
+      lengths=list(map(int, _LENGTHS.value)),
+      compare=_COMPARE.value,
+      repeats=_REPEATS.value,
+    )
+  else:
+    rows = crf.run(compare=_COMPARE.value, repeats=_REPEATS.value)
+  print(_table(rows))
+  if _OUTPUT.value:
+    text = json.dumps({"machine": machine, "rows": rows}, indent=2)
+    epath.Path(_OUTPUT.value).write_text(text + "\n")
+
+
+if __name__ == "__main__":
+  launch(main)
