@@ -23,10 +23,16 @@ _SHUFFLE_IMAGES = flags.DEFINE_bool(
   False,
   "Give each sentence another one's picture: a control; nothing is written.",
 )
+_LANGUAGES = ("languages", "eval_languages")
 
 
 def main():
-  config = from_config_dict(flags.FLAGS.config)
+  config = flags.FLAGS.config
+  # Who names languages here means those to score.
+  given = [f"config.data.{x}" in flags.FLAGS for x in _LANGUAGES]
+  if given == [True, False]:
+    config.data.eval_languages = ()
+  config = from_config_dict(config)
   scores = evaluation.evaluate(
     config,
     _WORKDIR.value,

@@ -23,14 +23,25 @@ class UserError(Exception):
 class DataConfig:
   """What is read; sizes in word pieces."""
 
-  path: str = "synthetic"  # a folder, or "synthetic" for the embedded corpus
+  # A folder, "synthetic" for the embedded corpus, or "mmnerd", "twitter2015"
+  # or "twitter2017" for what lies in TFDS' manual folder.
+  path: str = "synthetic"
   languages: tuple[str, ...] = ("en", "fr", "de", "es")
   eval_languages: tuple[str, ...] = ()  # () = languages
   images: str = "images"  # folder, relative to path; "" = no images
   labels: tuple[str, ...] = ()  # entity types; () = those in the files
+  label_map: tuple[str, ...] = ()  # "OTHER=MISC" renames, "TIME=O" drops a type
+  scheme: str = "iob2"  # of the files' tags: "iob2", "iob1" or "bioes"
+  # I- tags that follow no tag of their type, in training: "repair" (each
+  # begins an entity) or "error". The gold that is scored is the file's.
+  orphans: str = "repair"
+  # Languages are drawn with p ~ n^(1/T), n their windows; 1 = as they come.
+  language_temperature: float = 1.0
   cache_dir: str = ""  # built data sets; "" = the TFDS default
   buckets: tuple[int, ...] = (32, 64, 128)  # lengths a batch may have
   workers: int = 4  # threads that decode images
+  resize: int = 0  # shortest side that images are stored with; 0 = as they are
+  strict: bool = False  # whether a missing or broken image is an error
   # Hash of the sentences; filled in, so that a run does not go on with others.
   fingerprint: str = ""
 
@@ -199,6 +210,7 @@ RESUMABLE = (
   "data.images",
   "data.cache_dir",
   "data.workers",
+  "data.strict",
   "train.log_every",
   "mesh.data",
   "mesh.fsdp",
@@ -244,6 +256,8 @@ def validate(config):
     "model.vit.style": (config.model.vit.style, ("clip", "google")),
     "loss.contrastive": (config.loss.contrastive, ("nt_xent", "clip", "none")),
     "dtype": (config.dtype, ("float32", "bfloat16")),
+    "data.scheme": (config.data.scheme, ("iob2", "iob1", "bioes")),
+    "data.orphans": (config.data.orphans, ("repair", "error")),
   }
   for name, (value, known) in choices.items():
     if value not in known:
@@ -268,6 +282,7 @@ def validate(config):
     "train.epochs": config.train.epochs,
     "train.log_every": config.train.log_every,
     "data.workers": config.data.workers,
+    "data.language_temperature": config.data.language_temperature,
     "loss.temperature": config.loss.temperature,
   }
   for name, value in positive.items():
@@ -287,6 +302,8 @@ def validate(config):
       ) from None
   if not 0 <= config.loss.alpha <= 1:
     raise UserError(f"config: loss.alpha is {config.loss.alpha}, not in [0, 1]")
+  if config.data.resize < 0:
+    raise UserError("config: data.resize must be 0 or above")
   if not config.data.languages:
     raise UserError("config: data.languages is empty")
   buckets = config.data.buckets

@@ -15,7 +15,7 @@ import seqeval.scheme
 from etils import epath
 
 from mner_jax import checkpoint, sharding
-from mner_jax.data import batches, builders, formats, wordpiece
+from mner_jax.data import batches, builders, schemes, wordpiece
 from mner_jax.data.synthetic import corpus
 from mner_jax.models import crf
 from mner_jax.models.mner import MultimodalNER
@@ -167,7 +167,7 @@ def score(examples, predicted):
         ).values()
       ),
       "unk_words": sum(w.unk_words for w in examples.windows),
-      "orphan_tags": sum(formats.repair(s.tags)[1] for s in sentences),
+      "orphan_tags": sum(schemes.repair(s.tags)[1] for s in sentences),
     },
   }
 

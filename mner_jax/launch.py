@@ -12,11 +12,12 @@ from ml_collections import config_flags
 from mner_jax.config import UserError, read_workdir
 
 
-def launch(main, *, config_from_workdir=False):
+def launch(main, *, config_from_workdir=False, arguments=False):
   """Parses the flags, runs `main()`; a UserError is one line, exit code 2.
 
   With `config_from_workdir` the flag `--config` starts from the
-  `config.json` of `--workdir` instead of from an experiment's file.
+  `config.json` of `--workdir` instead of from an experiment's file. With
+  `arguments`, `main` takes those that are no flags.
   """
 
   def parse(argv):
@@ -24,20 +25,20 @@ def launch(main, *, config_from_workdir=False):
       if config_from_workdir:
         _define_workdir_config(argv)
       rest = flags.FLAGS(argv)
-      if not config_from_workdir:
+      if not config_from_workdir and "config" in flags.FLAGS:
         _check_config_file(flags.FLAGS["config"].config_filename)
     except Exception as error:  # a config file may raise anything
       _exit(_first_line(error))
-    if len(rest) > 1:
+    if len(rest) > 1 and not arguments:
       _exit(f"unexpected argument {rest[1]!r}; flags are written --name=value")
     return rest
 
-  def run(_):
+  def run(argv):
     # TFDS and Orbax tell of every file they touch.
     if not flags.FLAGS["verbosity"].present:
       logging.set_verbosity(logging.ERROR)
     try:
-      main()
+      main(*argv[1:])
     except UserError as error:
       _exit(str(error))
 

@@ -13,6 +13,8 @@ import time
 import jax
 import tqdm
 
+from mner_jax.data import dataset
+
 _PLAIN_SECONDS = 10  # between lines where there is no terminal
 
 
@@ -55,6 +57,10 @@ class Log:
       f" epoch, {self._total} in all"
       + (f"; going on after step {self._first}" if self._first else "")
     )
+
+    for name, e in examples.items():
+      if notes := dataset.notes(e.split):
+        self.say(f"{name}: {notes}")
 
   def say(self, text):
     """One line, above the bar where there is one."""

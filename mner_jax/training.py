@@ -19,7 +19,7 @@ from flax import traverse_util
 
 from mner_jax import checkpoint, evaluation, hub, pretrained, sharding
 from mner_jax.config import UserError
-from mner_jax.data import batches, builders, wordpiece
+from mner_jax.data import batches, builders, dataset, wordpiece
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.progress import Log
 
@@ -147,7 +147,7 @@ def prepare(config, workdir):
   # The labels are those of all splits; a type only test has is scored too.
   test_languages = data.eval_languages or data.languages
   splits |= builders.load(data, ("test",), test_languages)
-  labels = builders.labels(splits.values(), data.labels)
+  labels = dataset.labels(splits.values(), data.labels)
   folder = workdir / "tokenizer"
   known = (folder / "tokenizer.json").exists()
   if known:
@@ -162,7 +162,7 @@ def prepare(config, workdir):
         splits["train"].sentences, config.model.text.vocab_size
       )
     )
-  fingerprint = builders.fingerprint([splits["train"], splits["valid"]])
+  fingerprint = dataset.fingerprint([splits["train"], splits["valid"]])
   config = pretrained.resolve(config).resolve(
     labels, fingerprint, tokenizer.get_vocab_size()
   )
@@ -248,8 +248,8 @@ def train(config, workdir, stop_at=None):
       last_step = first_step
     for step in range(first_step, last_step):
       with log.waiting():
-        batch = sharding.put_batch(next(loader), mesh)
-      state, metrics = train_step(state, batch)
+        batch = next(loader)
+      state, metrics = train_step(state, sharding.put_batch(batch, mesh))
       # The device works on this step while the one before is written.
       log.step(step + 1, metrics)
       done = step + 1

@@ -195,6 +195,20 @@ def test_eval_repeats_the_scores_and_takes_overrides(run):
   (workdir / "valid_metrics.json").unlink()
 
 
+def test_eval_languages_win_over_those_of_the_run(run, tmp_path):
+  workdir = tmp_path / "run"
+  shutil.copytree(run[0], workdir)
+  config = json.loads((workdir / "config.json").read_text())
+  config["data"]["eval_languages"] = ["en"]  # a zero-shot run
+  (workdir / "config.json").write_text(json.dumps(config))
+  result = command(
+    "eval.py", f"--workdir={workdir}", "--config.data.languages=('de',)"
+  )
+  assert result.returncode == 0, result.stderr
+  scores = json.loads((workdir / "test_metrics.json").read_text())
+  assert list(scores["per_language"]) == ["de"]
+
+
 BAD = {
   "missing data folder": (["--config.data.path=/nowhere"], "/nowhere"),
   "missing image folder": (["--config.data.images=pictures"], "pictures"),
@@ -212,6 +226,12 @@ BAD = {
   "no regex": (["--config.optim.frozen=('*text',)"], "optim.frozen"),
   "warm-up": (["--config.optim.warmup_steps=999"], "warmup_steps"),
   "no weights": (["--config.model.text.weights=/no/where"], "/no/where"),
+  "label map": (["--config.data.label_map=('OTHER=MISC',)"], "'OTHER'"),
+  "scheme": (["--config.data.scheme=iob"], "data.scheme"),
+  "orphans": (["--config.data.orphans=error"], "en/train.txt:22: I-LOC"),
+  "pictures": (["--config.data.strict=True"], "1 images are missing or bro"),
+  "temperature": (["--config.data.language_temperature=0"], "temperature"),
+  "no manual folder": (["--config.data.path=mmnerd"], "manual/mmnerd"),
   "columns": (["--config.data.path={columns}"], "train.txt:2"),
 }
 

@@ -1,13 +1,14 @@
 """2M-NER at the authors' sizes and settings: mBERT, CLIP ViT-B/32, ResNet-152.
 
-Expects MMNERD in `data.path` with a subfolder for each language. Other
-encoders are one flag each:
+Reads MMNERD from the folder of TFDS for data that it cannot download (without
+it, the command says where and what), or from --config.data.path=DIR as its
+authors pack it. Other encoders are one flag each:
   --config.model.text.weights=FacebookAI/xlm-roberta-base
   --config.model.vit.weights=google/vit-base-patch16-224
 
 Measured: not measured.
 Command:
-  python train.py --config=mner_jax/configs/mmnerd.py --config.data.path=DIR
+  python train.py --config=mner_jax/configs/mmnerd.py
 """
 
 from mner_jax.config import defaults

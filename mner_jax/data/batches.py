@@ -11,7 +11,7 @@ import grain
 import numpy as np
 
 from mner_jax.config import UserError
-from mner_jax.data import formats, images, wordpiece
+from mner_jax.data import images, schemes, wordpiece
 
 PADDING = -1  # in a batch's ids: a row that counts in no mean
 
@@ -19,12 +19,23 @@ PADDING = -1  # in a batch's ids: a row that counts in no mean
 class Plan:
   """Which windows make up each batch, each batch from one length bucket.
 
-  An epoch is a permutation of all windows: every window comes once, and a
-  bucket's last batch is filled up with PADDING. The number of batches is the
-  same in every epoch.
+  At temperature 1 an epoch is a permutation of all windows: every window
+  comes once, and a bucket's last batch is filled up with PADDING. Otherwise
+  an epoch has as many windows, and language l as near as can be to the share
+  n_l^(1/T) / sum_k n_k^(1/T) of them, n its windows: some come twice or more,
+  others not at all. The number of batches is the same in every epoch.
   """
 
-  def __init__(self, sizes, buckets, batch_size, seed=None):
+  def __init__(
+    self,
+    sizes,
+    buckets,
+    batch_size,
+    seed=None,
+    *,
+    languages=None,
+    temperature=1,
+  ):
     """Plans batches.
 
     Args:
@@ -32,15 +43,33 @@ class Plan:
       buckets: increasing lengths; the last holds the longest window.
       batch_size: rows of a batch, over all hosts.
       seed: of the shuffling; None keeps the order (evaluation).
+      languages: of each window; needed where `temperature` is not 1.
+      temperature: T, above 0.
     """
     bucket = np.searchsorted(buckets, sizes)
-    self._buckets = [
-      (length, np.flatnonzero(bucket == b)) for b, length in enumerate(buckets)
-    ]
+    groups = {None: np.arange(len(bucket))}
+    counts = [len(bucket)]
+    if temperature != 1:
+      names, members = np.unique(languages, return_inverse=True)
+      groups = {
+        name: np.flatnonzero(members == i) for i, name in enumerate(names)
+      }
+      sizes = np.array([len(ids) for ids in groups.values()], np.float64)
+      counts = _shares(len(bucket), (sizes / max(sizes)) ** (1 / temperature))
+    # [(bucket length, [(ids, how many of them an epoch has)])]
+    self._buckets = [(length, []) for length in buckets]
+    for ids, count in zip(groups.values(), counts, strict=True):
+      parts = [ids[bucket[ids] == b] for b in range(len(buckets))]
+      shares = _shares(count, [len(part) for part in parts])
+      for (_, drawn), part, share in zip(
+        self._buckets, parts, shares, strict=True
+      ):
+        drawn.append((part, share))
     self.batch_size = batch_size
     self.seed = seed
     self.steps_per_epoch = sum(
-      -(-len(ids) // batch_size) for _, ids in self._buckets
+      -(-sum(count for _, count in parts) // batch_size)
+      for _, parts in self._buckets
     )
     # Loader threads may stand in two epochs at once.
     self._epoch = functools.lru_cache(maxsize=2)(self._shuffle)
@@ -50,7 +79,8 @@ class Plan:
     shuffled = self.seed is not None
     rng = np.random.default_rng([self.seed or 0, epoch])
     batches = []
-    for length, ids in self._buckets:
+    for length, parts in self._buckets:
+      ids = np.concatenate([_draw(rng, *part) for part in parts])
       ids = rng.permutation(ids) if shuffled else ids
       rows = -(-len(ids) // self.batch_size) * self.batch_size
       padded = np.full(rows, PADDING)
@@ -64,6 +94,28 @@ class Plan:
     """(bucket length, ids [B]) of batch `step`, counted from 0."""
     epoch, index = divmod(step, self.steps_per_epoch)
     return self._epoch(epoch)[index]
+
+
+def _shares(total, weights):
+  """Whole numbers near `total` times the weights' shares; their sum is it."""
+  weights = np.asarray(weights, np.float64)
+  exact = total * weights / max(weights.sum(), 1e-9)
+  counts = np.floor(exact).astype(int)
+  missing = total - counts.sum()
+  counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
+  # A bucket of few windows must not be left out of every epoch.
+  for i in np.flatnonzero((counts == 0) & (weights > 0)):
+    counts[i] += 1
+    counts[np.argmax(counts)] -= 1
+  return counts.tolist()
+
+
+def _draw(rng, ids, count):
+  """`count` of the ids, none more than once oftener than another."""
+  if count == len(ids):
+    return ids
+  whole, rest = divmod(count, len(ids))
+  return np.concatenate([np.tile(ids, whole), rng.choice(ids, rest, False)])
 
 
 def empty(config, size, length):
@@ -108,19 +160,28 @@ class Examples:
     )
     self._tag_ids = {tag: i for i, tag in enumerate(config.tags)}
     self._picture_of = picture_of
+    # By the files, since several ids may lead to one.
     ids = {}
     self._image_ids = [
-      ids.setdefault(s.image or i, len(ids))
-      for i, s in enumerate(split.sentences)
+      ids.setdefault(name or i, len(ids))
+      for i, name in enumerate(split.image_names)
     ]
+    model = config.model
+    self._shortest = max(
+      model.vit.image_size * model.vit.enabled,
+      images.scene_side(model.resnet.image_size) * model.resnet.enabled,
+    )
 
   def plan(self, *, seed=None):
-    """The batch plan over these windows."""
+    """The batch plan over these windows; with a seed that of training."""
+    sentences, data = self.split.sentences, self.config.data
     return Plan(
       sizes=[len(w.pieces) for w in self.windows],
-      buckets=self.config.data.buckets,
+      buckets=data.buckets,
       batch_size=self.config.train.batch_size,
       seed=seed,
+      languages=[sentences[w.sentence].language for w in self.windows],
+      temperature=1 if seed is None else data.language_temperature,
     )
 
   def rows(self, length, ids, seed=None):
@@ -150,7 +211,7 @@ class Examples:
   def _text(self, batch, row, window):
     pieces, words = len(window.pieces), len(window.first_piece)
     # What is learnt is well-formed; what is scored is the file's tags.
-    tags, _ = formats.repair(self.split.sentences[window.sentence].tags)
+    tags, _ = schemes.repair(self.split.sentences[window.sentence].tags)
     batch["input_ids"][row, :pieces] = window.pieces
     batch["num_pieces"][row] = pieces
     batch["first_piece"][row, :words] = window.first_piece
@@ -169,7 +230,7 @@ class Examples:
     if self.split.image_status[sentence] != "ok":
       return
     model = self.config.model
-    image = images.decode(self.split.image(sentence))
+    image = images.decode(self.split.image(sentence), self._shortest)
     if model.vit.enabled:
       batch["pixels"][row] = images.vit_pixels(
         image, model.vit.image_size, model.vit.style
@@ -201,7 +262,7 @@ class _Batches:
     return self._examples.rows(length, ids, seed)
 
 
-def load(examples, plan, steps, *, process=(0, 1)):
+def load(examples, plan, steps, *, process=(0, 1), workers=None):
   """Iterates over this host's rows of batches `steps`, read ahead by threads.
 
   Args:
@@ -209,6 +270,7 @@ def load(examples, plan, steps, *, process=(0, 1)):
     plan: its Plan.
     steps: (first, one past the last) batch.
     process: (index, count) of this host.
+    workers: threads; None = `data.workers`.
   """
   if plan.batch_size % process[1]:
     raise UserError(
@@ -217,7 +279,7 @@ def load(examples, plan, steps, *, process=(0, 1)):
     )
   first, last = steps
   source = _Batches(examples, plan, last, process)
-  workers = examples.config.data.workers
+  workers = workers or examples.config.data.workers
   dataset = grain.MapDataset.source(source)[first:last]
   return iter(
     dataset.to_iter_dataset(

@@ -1,6 +1,6 @@
 """TFDS data sets: the synthetic corpus, and text files + a folder of images.
 
-Both are built once, as array_record files and without TensorFlow. A hash of
+All are built once, as array_record files and without TensorFlow. A hash of
 the source is in the config's name, so a changed source is a new data set.
 """
 
@@ -9,20 +9,17 @@ import dataclasses
 import importlib.resources
 import io
 import itertools
+import shutil
 import sys
 
 import numpy as np
 import tensorflow_datasets as tfds
-import xxhash
 from etils import epath
 
 from mner_jax.config import UserError
-from mner_jax.data import formats, images
+from mner_jax.data import dataset, folders, formats, images, schemes
 from mner_jax.data.synthetic import corpus, pictures
 
-SPLITS = {"train": ("train",), "valid": ("valid", "val", "dev"),
-          "test": ("test",)}  # fmt: skip
-_SUFFIXES = (".txt", ".conllu")
 _SYNTHETIC_SEED = 0
 
 
@@ -33,6 +30,9 @@ class SourceConfig(tfds.core.BuilderConfig):
   # {split: {language: path}}
   files: dict = dataclasses.field(default_factory=dict)
   images: epath.Path | None = None
+  scheme: str = "iob2"
+  resize: int = 0
+  size: int = 0  # bytes, about
 
 
 class _SentencesBuilder(
@@ -40,13 +40,15 @@ class _SentencesBuilder(
 ):
   """Sentences with at most one picture each, in the order of the source."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  # To be raised with every change of what is written for the same source.
+  VERSION = tfds.core.Version("1.1.0")
 
   def _info(self):
     text = tfds.features.Text()
     return tfds.core.DatasetInfo(
       builder=self,
       disable_shuffling=True,
+      metadata=tfds.core.MetadataDict(types=[]),
       features=tfds.features.FeaturesDict(
         {
           "words": tfds.features.Sequence(text),
@@ -55,6 +57,8 @@ class _SentencesBuilder(
           "source": text,
           "origin": text,
           "image_id": text,
+          # The file that the id leads to; several ids may lead to one.
+          "image_name": text,
           # "" (no image), "ok", "missing" or "broken"
           "image_status": text,
           # The file's bytes; a scalar, as an Image feature is never absent.
@@ -63,7 +67,10 @@ class _SentencesBuilder(
       ),
     )
 
-  def _example(self, sentence, status, image):
+  def _example(self, sentence, name, status, image):
+    metadata = self.info.metadata
+    types = {tag[2:] for tag in sentence.tags if tag != "O"}
+    metadata["types"] = sorted(types.union(metadata["types"]))
     return {
       "words": sentence.words,
       "tags": sentence.tags,
@@ -71,6 +78,7 @@ class _SentencesBuilder(
       "source": sentence.source,
       "origin": sentence.origin,
       "image_id": sentence.image,
+      "image_name": name,
       "image_status": status,
       "image": image,
     }
@@ -80,7 +88,7 @@ class SyntheticMner(_SentencesBuilder, skip_registration=True):
   """The embedded corpus of `mner_jax.data.synthetic`."""
 
   def _split_generators(self, dl_manager):
-    return {split: self._generate_examples(split) for split in SPLITS}
+    return {split: self._generate_examples(split) for split in folders.SPLITS}
 
   def _generate_examples(self, split):
     for i, example in enumerate(corpus.examples(split, seed=_SYNTHETIC_SEED)):
@@ -90,7 +98,8 @@ class SyntheticMner(_SentencesBuilder, skip_registration=True):
         buffer = io.BytesIO()
         pictures.draw(example.scene, rng).save(buffer, "PNG")
         data = buffer.getvalue()
-      yield i, self._example(example.sentence, "ok" if data else "", data)
+      sentence, status = example.sentence, "ok" if data else ""
+      yield i, self._example(sentence, sentence.image, status, data)
 
 
 class TextImageFolder(_SentencesBuilder, skip_registration=True):
@@ -103,98 +112,98 @@ class TextImageFolder(_SentencesBuilder, skip_registration=True):
     }
 
   def _generate_examples(self, files):
-    pictures_by_id = _image_files(self.builder_config.images)
+    source = self.builder_config
+    pictures_by_id = folders.image_files(source.images)
     key = 0
     for language, path in files.items():
       before = key
-      for sentence in formats.read_conll(path, language):
-        yield (
-          key,
-          self._example(sentence, *self._image(sentence, pictures_by_id)),
-        )
+      for sentence in formats.read(path, language, source.scheme):
+        picture = self._picture(sentence, pictures_by_id)
+        yield key, self._example(sentence, *picture)
         key += 1
+        if not sentence.language:
+          raise UserError(
+            f"{sentence.where(0)}: no language; several are in data.languages,"
+            " so each line must say its own"
+          )
       if key == before:
         raise UserError(f"{path}: no sentence in it")
 
-  def _image(self, sentence, pictures_by_id):
+  def _picture(self, sentence, pictures_by_id):
+    """The picture's name, status and bytes."""
     if not sentence.image or self.builder_config.images is None:
-      return "", b""
+      return "", "", b""
     path = pictures_by_id.get(sentence.image)
     if path is None:
-      return "missing", b""
+      return "", "missing", b""
     try:
       data = path.read_bytes()
     except OSError as error:
       raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     try:
-      images.decode(data)
+      data = images.shrink(data, self.builder_config.resize)
     except images.BrokenImageError:
-      return "broken", b""
-    return "ok", data
+      return path.name, "broken", b""
+    return path.name, "ok", data
 
 
-def _image_files(folder):
-  """Image id (with or without the suffix) -> path, from the folder's listing.
+class Mmnerd(TextImageFolder, skip_registration=True):
+  """MMNERD, from its manual folder."""
 
-  Looking ids up here, never in the file system, keeps a data file from naming
-  a picture outside of its folder.
-  """
-  if folder is None:
-    return {}
-  paths = _listing(folder)
-  return {p.stem: p for p in paths} | {p.name: p for p in paths}
+  MANUAL_DOWNLOAD_INSTRUCTIONS = (
+    "put train_valid_test_en/ and its siblings from"
+    " github.com/wangdsh/MMNERD into it, and the pictures, which its authors"
+    " give on request, into its folder images/"
+  )
 
 
-def _listing(folder):
-  return sorted(p for p in folder.iterdir() if p.is_file())
+class Twitter2015(TextImageFolder, skip_registration=True):
+  """Twitter-2015, from its manual folder."""
+
+  MANUAL_DOWNLOAD_INSTRUCTIONS = (
+    "put train.txt, valid.txt and test.txt from data/twitter2015 of"
+    " github.com/jefferyYu/UMT into it, and the pictures linked there, those"
+    " of twitter2015_images, into its folder images/"
+  )
 
 
-def _find_files(folder, languages):
-  """{split: {language: path}} of a data folder.
+class Twitter2017(TextImageFolder, skip_registration=True):
+  """Twitter-2017, from its manual folder."""
 
-  The files stand in the folder itself, or in a subfolder for each language.
-  """
-  if not folder.is_dir():
-    raise UserError(
-      f"data.path: {folder} is not a folder; it should hold train.txt,"
-      " valid.txt and test.txt"
-    )
-  places = {language: folder / language for language in languages}
-  if not any(place.is_dir() for place in places.values()):
-    if len(languages) > 1:
-      raise UserError(
-        f"data.path: {folder} has no subfolders {', '.join(languages)}; for"
-        " files of one language set data.languages to it, e.g. ('en',)"
-      )
-    places = {languages[0]: folder}
-  found = {}
-  for split, names in SPLITS.items():
-    for language, place in places.items():
-      for name, suffix in itertools.product(names, _SUFFIXES):
-        path = place / f"{name}{suffix}"
-        if path.is_file():
-          found.setdefault(split, {}).setdefault(language, path)
-  return found
+  MANUAL_DOWNLOAD_INSTRUCTIONS = (
+    "put train.txt, valid.txt and test.txt from data/twitter2017 of"
+    " github.com/jefferyYu/UMT into it, and the pictures linked there, those"
+    " of twitter2017_images, into its folder images/"
+  )
 
 
-def _hash(chunks):
-  state = xxhash.xxh3_64()
-  for chunk in chunks:
-    state.update(chunk if isinstance(chunk, bytes) else str(chunk).encode())
-    state.update(b"\0")
-  return state.hexdigest()
+_NAMED = {
+  "mmnerd": Mmnerd,
+  "twitter2015": Twitter2015,
+  "twitter2017": Twitter2017,
+}
 
 
 def _folder_builder(config, languages):
+  builder_class = _NAMED.get(config.path, TextImageFolder)
   folder = epath.Path(config.path).expanduser()
-  files = _find_files(folder, languages)
-  image_folder = None
-  chunks = []
+  if config.path in _NAMED:
+    # Where TFDS keeps what it cannot download itself.
+    root = config.cache_dir or tfds.core.constants.get_default_data_dir()
+    folder = epath.Path(root).expanduser() / "downloads/manual" / config.path
+    if not folder.is_dir():
+      raise UserError(
+        f"data.path: {config.path} is read from {folder}, which is no folder:"
+        f" {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+      )
+  files = folders.find(folder, languages)
+  image_folder, size = None, 0
+  chunks = [config.scheme, config.resize, bool(config.images)]
   for split, entries in files.items():
     for language, path in entries.items():
       name = f"{path.parent.name}/{path.name}"  # stands in messages
-      chunks += [split, language, name, path.read_bytes()]
-  chunks.append(bool(config.images))
+      chunks += [split, language, name, folders.hash_of_file(path)]
+      size += 4 * path.stat().length
   if config.images:
     image_folder = folder / config.images  # an absolute path stands alone
     if not image_folder.is_dir():
@@ -203,11 +212,19 @@ def _folder_builder(config, languages):
         " images, or train without any by --config.data.images="
       )
     # Reading every picture would take minutes; a changed one has a new time.
-    for path in _listing(image_folder):
+    for path in folders.listing(image_folder):
       stat = path.stat()
       chunks += [path.name, stat.length, stat.mtime]
-  source = SourceConfig(name=_hash(chunks), files=files, images=image_folder)
-  return TextImageFolder, source
+      size += min(stat.length, 2 * config.resize**2 or stat.length)
+  source = SourceConfig(
+    name=folders.hash_of(chunks),
+    files=files,
+    images=image_folder,
+    scheme=config.scheme,
+    resize=config.resize,
+    size=size,
+  )
+  return builder_class, source
 
 
 def _synthetic_builder():
@@ -217,31 +234,10 @@ def _synthetic_builder():
     key=lambda p: p.name,
   )
   chunks = [_SYNTHETIC_SEED, *(p.read_bytes() for p in modules)]
-  return SyntheticMner, SourceConfig(name=_hash(chunks))
+  return SyntheticMner, SourceConfig(name=folders.hash_of(chunks))
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-  """A split in memory, but for its pictures.
-
-  Attributes:
-    sentences: Sentence of each example.
-    image_status: "" (no image), "ok", "missing" or "broken", of each.
-    rows: row of each example in `records`.
-    records: the TFDS data source.
-  """
-
-  sentences: list[formats.Sentence]
-  image_status: list[str]
-  rows: list[int]
-  records: object
-
-  def image(self, index):
-    """The file's bytes of example `index`, whose status is "ok"."""
-    return self.records[self.rows[index]]["image"]
-
-
-def load(config, splits=tuple(SPLITS), languages=None):
+def load(config, splits=tuple(folders.SPLITS), languages=None):
   """Splits of a data set, built on first use.
 
   Args:
@@ -251,7 +247,7 @@ def load(config, splits=tuple(SPLITS), languages=None):
       all of `config`.
 
   Returns:
-    {name: Split}.
+    {name: dataset.Split}.
   """
   known = tuple(dict.fromkeys((*config.languages, *config.eval_languages)))
   languages = languages or known
@@ -270,18 +266,46 @@ def load(config, splits=tuple(SPLITS), languages=None):
     file_format="array_record",
   )
   for split, language in itertools.product(splits, languages):
-    if source.files and language not in source.files.get(split, {}):
+    if source.files and not {language, ""} & set(source.files.get(split, ())):
       raise UserError(
-        f"data.path: {config.path} has no {split}{_SUFFIXES[0]} for"
-        f" {language!r}"
+        f"data.path: {config.path} has no {split}.txt for {language!r}"
       )
   _build(builder)
-  return {split: _read(builder, split, set(languages)) for split in splits}
+  names = schemes.label_map(config.label_map)
+  if unknown := sorted(names.keys() - set(builder.info.metadata["types"])):
+    raise UserError(
+      f"data.label_map: no tag is of the type {unknown[0]!r}, only of"
+      f" {', '.join(builder.info.metadata['types'])}"
+    )
+  found = {
+    name: dataset.read(builder, name, languages, names) for name in splits
+  }
+  if config.strict:
+    dataset.refuse_images(found.values())
+  if config.orphans == "error" and "train" in found:
+    dataset.refuse_orphans(found["train"])
+  return found
+
+
+def _check_disk(builder):
+  place = builder.data_dir_root
+  if "://" in str(place):  # no disk
+    return
+  while not place.exists():
+    place = place.parent
+  # What is written first is copied into its final form.
+  free, needed = shutil.disk_usage(place).free, 2 * builder.builder_config.size
+  if free < needed:
+    raise UserError(
+      f"data.cache_dir: {place} has {free / 1e9:.1f} GB free, building the data"
+      f" set takes up to {needed / 1e9:.1f} GB; name a folder on another disk"
+    )
 
 
 def _build(builder):
   if builder.is_prepared():
     return
+  _check_disk(builder)
   print(f"building the data set in {builder.data_dir}", file=sys.stderr)
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
@@ -294,56 +318,3 @@ def _build(builder):
       f"data.cache_dir: cannot build the data set in {builder.data_dir}:"
       f" {error}"
     ) from None
-
-
-def fingerprint(splits):
-  """A hash of the splits' sentences and of which have a picture."""
-  return _hash(
-    chunk
-    for split in splits
-    for s, status in zip(split.sentences, split.image_status, strict=True)
-    for chunk in (*s.words, *s.tags, s.language, s.image, status)
-  )
-
-
-def labels(splits, given=()):
-  """The entity types of the splits, or `given` once they are checked.
-
-  Raises a UserError at the first tag whose type is not among `given`.
-  """
-  found = set()
-  for split in splits:
-    for sentence in split.sentences:
-      types = {tag[2:] for tag in sentence.tags if tag != "O"}
-      if given and (unknown := types - set(given)):
-        word = next(
-          i for i, tag in enumerate(sentence.tags) if tag[2:] in unknown
-        )
-        raise UserError(
-          f"{sentence.where(word)}: tag {sentence.tags[word]} is of none of"
-          f" the types in data.labels ({', '.join(given)})"
-        )
-      found |= types
-  return given or tuple(sorted(found))
-
-
-def _read(builder, split, languages):
-  records = builder.as_data_source(split=split)
-  sentences, statuses, rows = [], [], []
-  for row in range(len(records)):
-    record = records[row]
-    if record["language"].decode() not in languages:
-      continue
-    sentences.append(
-      formats.Sentence(
-        words=tuple(w.decode() for w in record["words"]),
-        tags=tuple(t.decode() for t in record["tags"]),
-        image=record["image_id"].decode(),
-        language=record["language"].decode(),
-        source=record["source"].decode(),
-        origin=record["origin"].decode(),
-      )
-    )
-    statuses.append(record["image_status"].decode())
-    rows.append(row)
-  return Split(sentences, statuses, rows, records)

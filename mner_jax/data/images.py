@@ -23,11 +23,18 @@ class BrokenImageError(Exception):
   """The bytes are no picture that can be shown."""
 
 
-def decode(data):
+def decode(data, shortest=None):
   """The picture in `data` (bytes) as an upright RGB PIL image.
 
   Transparent parts become white, the first frame stands for an animation.
   Raises BrokenImageError.
+
+  Args:
+    data: the file.
+    shortest: shortest side of what will be made of it. A JPEG of at least
+      four times this is decoded at a half, quarter or eighth of its size (the
+      decoder's draft mode), but never below twice `shortest`; any other
+      picture is the same as without.
   """
   try:
     with warnings.catch_warnings():
@@ -36,6 +43,8 @@ def decode(data):
       image = Image.open(io.BytesIO(data))
       if image.width * image.height > MAX_PIXELS:
         raise BrokenImageError(f"{image.width}x{image.height} pixels")
+      if shortest:
+        image.draft(None, (2 * shortest, 2 * shortest))
       image = _upright(image)
       if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -43,19 +52,38 @@ def decode(data):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-      return image.convert("RGB")
+      return image if image.mode == "RGB" else image.convert("RGB")
   except BrokenImageError:
     raise
   except Exception as error:  # Pillow's decoders raise nearly anything
     raise BrokenImageError(f"{type(error).__name__}: {error}") from None
 
 
+def shrink(data, size):
+  """The file to store for a picture; raises BrokenImageError.
+
+  `data` itself if `size` is 0 or the shortest side is not above `size`;
+  otherwise the upright picture with that shortest side (bicubic), as a JPEG
+  of quality 95 if it was a JPEG, else as a PNG.
+  """
+  image = decode(data)
+  if not size or min(image.size) <= size:
+    return data
+  with Image.open(io.BytesIO(data)) as original:
+    form = "JPEG" if original.format == "JPEG" else "PNG"
+  buffer = io.BytesIO()
+  image = _resize_shortest(image, size, Image.Resampling.BICUBIC)
+  image.save(buffer, form, quality=95)
+  return buffer.getvalue()
+
+
 def _upright(image):
   try:
-    return ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
   except Exception:  # malformed EXIF data; the picture itself may be fine
-    image.load()
-    return image
+    pass
+  image.load()
+  return image
 
 
 def _resize_shortest(image, size, resample):
@@ -90,15 +118,18 @@ def vit_pixels(image, size, style):
   return np.asarray(image)
 
 
+def scene_side(size):
+  """The shortest side that a picture is brought to before a crop of `size`."""
+  return round(size * 256 / 224)
+
+
 def scene_pixels(image, size, rng=None):
   """[size, size, 3] uint8 for the ResNet.
 
   Shortest side to 256/224 of `size` (bilinear); then a random crop and flip
   drawn from `rng` in training, the centre otherwise.
   """
-  image = _resize_shortest(
-    image, round(size * 256 / 224), Image.Resampling.BILINEAR
-  )
+  image = _resize_shortest(image, scene_side(size), Image.Resampling.BILINEAR)
   if rng is None:
     return np.asarray(_centre_crop(image, size))
   left = int(rng.integers(image.width - size + 1))

@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import itertools
 import random
@@ -177,6 +178,85 @@ def test_epochs_and_seeds_have_their_own_order():
   assert lengths != sorted(lengths)
 
 
+LANGUAGES = ("de", "en", "es", "fr")
+languages = st.sampled_from(LANGUAGES)
+windows = st.lists(
+  st.tuples(st.integers(1, BUCKETS[-1]), languages), min_size=1, max_size=80
+)
+temperatures = st.sampled_from([0.01, 0.5, 1.5, 2.0, 5.0, 1e9])
+
+
+def tempered(windows, temperature, batch_size=4, seed=3):
+  sizes, spoken = zip(*windows, strict=True)
+  return batches.Plan(
+    sizes, BUCKETS, batch_size, seed, languages=spoken, temperature=temperature
+  )
+
+
+@settings(deadline=None)
+@given(windows, batch_sizes, seeds)
+def test_temperature_1_is_as_without(windows, batch_size, seed):
+  plan = tempered(windows, 1.0, batch_size, seed)
+  other = batches.Plan([n for n, _ in windows], BUCKETS, batch_size, seed)
+  for found, expected in zip(epoch_of(plan), epoch_of(other), strict=True):
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+@settings(deadline=None)
+@given(windows, temperatures)
+def test_temperature_keeps_the_length_of_an_epoch(windows, temperature):
+  plan = tempered(windows, temperature)
+  for epoch in (0, 1, 5):
+    found = epoch_of(plan, epoch)
+    assert len(real_ids(found)) == len(windows)
+    for length, ids in found:
+      for i in ids[ids != batches.PADDING]:
+        assert length == min(b for b in BUCKETS if b >= windows[i][0])
+  k = 2 * plan.steps_per_epoch + 1
+  alone = tempered(windows, temperature).batch(k)
+  np.testing.assert_array_equal(alone[1], plan.batch(k)[1])
+
+
+@settings(deadline=None)
+@given(windows, temperatures)
+def test_languages_come_in_their_shares(windows, temperature):
+  own = collections.Counter(language for _, language in windows)
+  most = max(own.values())
+  weight = {x: (n / most) ** (1 / temperature) for x, n in own.items()}
+  counts = collections.Counter(
+    real_ids(epoch_of(tempered(windows, temperature)))
+  )
+  drawn = collections.Counter()
+  for i, count in counts.items():
+    drawn[windows[i][1]] += count
+  for language in own:
+    exact = len(windows) * weight[language] / sum(weight.values())
+    # Rounding, and one window at least for who would have none.
+    assert abs(drawn[language] - exact) < 1 + len(own)
+    if len(windows) >= 2 * len(LANGUAGES):
+      assert drawn[language] > 0
+  # Within a language and a bucket none comes twice more often than another.
+  groups = collections.defaultdict(list)
+  for i, (size, language) in enumerate(windows):
+    groups[language, np.searchsorted(BUCKETS, size)].append(counts[i])
+  assert all(max(g) - min(g) <= 1 for g in groups.values())
+
+
+def test_a_high_temperature_evens_languages_out():
+  sizes = [1 + i % 30 for i in range(1_000)]
+  spoken = ["en"] * 900 + ["de"] * 100
+  for temperature, expected in ((2.0, 750), (1e9, 500)):
+    plan = tempered(list(zip(sizes, spoken, strict=True)), temperature, 8)
+    epochs = [real_ids(epoch_of(plan, epoch)) for epoch in (0, 1)]
+    assert [sum(i < 900 for i in ids) for ids in epochs] == [expected] * 2
+    # Other windows of the language that is drawn less.
+    assert set(epochs[0]) != set(epochs[1])
+  seen = set()
+  for epoch in range(12):
+    seen |= set(real_ids(epoch_of(plan, epoch)))
+  assert len(seen) > 990
+
+
 @settings(deadline=None)
 @given(sizes, batch_sizes)
 def test_without_a_seed_the_order_is_kept(sizes, batch_size):
@@ -346,6 +426,49 @@ def test_image_ids_tell_pictures_apart(examples):
       assert rows[i]["image_id"] != rows[j]["image_id"]
 
 
+def test_ids_of_one_file_are_one_image_id(examples, config):
+  names = [n.replace("b.png", "a.png") for n in examples.split.image_names]
+  split = dataclasses.replace(examples.split, image_names=names)
+  rows = rows_of(
+    whole_epoch(batches.Examples(split, examples_tokenizer(examples), config))
+  )
+  found = collections.defaultdict(set)
+  for i, row in rows.items():
+    if row["has_image"]:
+      found[names[examples.windows[i].sentence]].add(int(row["image_id"]))
+  assert found.keys() == {"a.png", "c.png", "d.png"}
+  assert all(len(ids) == 1 for ids in found.values())
+  assert len(set().union(*found.values())) == 3
+
+
+def test_a_temperature_is_for_training_only(examples, config, change):
+  sentences = [
+    dataclasses.replace(s, language="de" if i % 8 else "en")
+    for i, s in enumerate(examples.split.sentences)
+  ]
+  warm = batches.Examples(
+    dataclasses.replace(examples.split, sentences=sentences),
+    examples_tokenizer(examples),
+    change(config, data__language_temperature=9.0),
+  )
+  everything = list(range(len(warm.windows)))
+  assert sorted(real_ids(epoch_of(warm.plan()))) == everything
+  drawn = real_ids(epoch_of(warm.plan(seed=0)))
+  assert len(drawn) == len(everything)
+  assert sorted(drawn) != everything
+
+
+def test_rare_lengths_and_languages_are_not_left_out():
+  spoken = ["en"] * 400 + ["de"] * 300
+  sizes = [5] * 399 + [30] + [5] * 299 + [30]
+  plan = tempered(list(zip(sizes, spoken, strict=True)), 0.05)
+  for epoch in (0, 1):
+    drawn = real_ids(epoch_of(plan, epoch))
+    # Two windows of 700 are German: one of them is the long one.
+    assert [spoken[i] for i in drawn].count("de") == 2
+    assert 699 in drawn
+
+
 def test_picture_of_shows_the_picture_of_another(examples, config):
   count = len(examples.split.sentences)
   names = [s.image for s in examples.split.sentences]
@@ -397,7 +520,8 @@ data = config_lib.DataConfig(
   path=sys.argv[1], cache_dir=sys.argv[2], languages=("en",),
   labels=("LOC", "PER"),
 )
-config = config_lib.Config(data=data)
+vit = config_lib.VitConfig(image_size=224)
+config = config_lib.Config(data=data, model=config_lib.ModelConfig(vit=vit))
 split = builders.load(data, splits=("train",))["train"]
 tokenizer = wordpiece.bert_tokenizer(
   wordpiece.count_vocabulary(split.sentences, 60)

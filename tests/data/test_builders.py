@@ -1,14 +1,17 @@
 import dataclasses
 import io
 import os
+import pathlib
 import random
 import shutil
 
+import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from mner_jax.config import DataConfig, UserError
-from mner_jax.data import builders, formats
+from mner_jax.data import builders, dataset, folders, formats
 
 TRAIN = """\
 IMGID:red
@@ -287,9 +290,9 @@ def test_a_cache_that_is_a_file(folder):
 def test_labels_are_the_sorted_union(folder):
   write_splits(folder, valid="a\tI-ORG\n", test="a\tB-A-B\n")
   splits = load(folder)
-  assert builders.labels(splits.values()) == ("A-B", "LOC", "ORG", "PER")
-  assert builders.labels([splits["train"]]) == ("LOC", "PER")
-  assert builders.labels([splits["train"]], ("PER", "ORG", "LOC")) == (
+  assert dataset.labels(splits.values()) == ("A-B", "LOC", "ORG", "PER")
+  assert dataset.labels([splits["train"]]) == ("LOC", "PER")
+  assert dataset.labels([splits["train"]], ("PER", "ORG", "LOC")) == (
     "PER", "ORG", "LOC",
   )  # fmt: skip
 
@@ -297,7 +300,7 @@ def test_labels_are_the_sorted_union(folder):
 def test_a_tag_of_no_given_label_is_named(folder):
   splits = load(folder)
   with pytest.raises(UserError) as error:
-    builders.labels(splits.values(), ("PER", "MISC"))
+    dataset.labels(splits.values(), ("PER", "MISC"))
   line = TRAIN.split("\n").index("Rome\tB-LOC") + 1
   assert str(error.value).startswith(f"data/train.txt:{line}: tag B-LOC ")
   assert "PER, MISC" in str(error.value)
@@ -316,3 +319,166 @@ def test_many_sentences_keep_their_order(folder):
   config = dataclasses.replace(settings(folder), images="")
   sentences = builders.load(config)["train"].sentences
   assert [f"{s.words[0]}\tO\n" for s in sentences] == lines
+
+
+def test_jsonl_files_in_place_of_text(folder):
+  sentences = list(formats.read(folder / "train.txt", "en"))
+  (folder / "train.txt").unlink()
+  formats.write_jsonl(folder / "train.jsonl", sentences)
+  train = load(folder)["train"]
+  assert train.sentences == sentences
+  assert train.sentences[2].where(1) == "data/train.jsonl:3"
+
+
+def write_mixed(folder, languages):
+  sentences = [
+    formats.Sentence((f"{language}{i}",), ("O",), language=language)
+    for i in range(2)
+    for language in languages
+  ]
+  folder.mkdir(exist_ok=True)
+  for split in ("train", "valid", "test"):
+    formats.write_jsonl(folder / f"{split}.jsonl", sentences)
+
+
+def test_one_jsonl_file_of_several_languages(tmp_path):
+  folder = tmp_path / "data"
+  write_mixed(folder, ("en", "fr", "de"))
+  config = settings(folder, languages=("en", "fr"), images="")
+  found = [s.words[0] for s in builders.load(config)["train"].sentences]
+  assert found == ["en0", "fr0", "en1", "fr1"]
+  config = dataclasses.replace(config, languages=("en", "es"))
+  with pytest.raises(UserError, match="no train sentence is in 'es'"):
+    builders.load(config)
+  write_mixed(folder, ("en", ""))
+  with pytest.raises(UserError, match=r"data/train.jsonl:2: no language"):
+    builders.load(config)
+
+
+@pytest.mark.parametrize("parent", ["", "train_valid_test"])
+def test_the_layout_of_the_authors(folder, parent):
+  for language in ("en", "fr"):
+    place = folder / parent / f"train_valid_test_{language}"
+    write_splits(place, train=f"IMGID:red\n{language}\tO\n")
+    for path in place.iterdir():
+      path.rename(place / f"{path.stem}_conll_format.txt")
+  for path in folder.glob("*.txt"):
+    path.unlink()
+  train = load(folder, languages=("en", "fr"))["train"]
+  assert [s.words for s in train.sentences] == [("en",), ("fr",)]
+  assert train.image_status == ["ok", "ok"]
+  assert train.sentences[1].where(0) == (
+    "train_valid_test_fr/train_conll_format.txt:2"
+  )
+  assert folders.languages(epath.Path(folder)) == ("en", "fr")
+
+
+@pytest.mark.parametrize("name", ["mmnerd", "twitter2015", "twitter2017"])
+def test_data_sets_by_name_come_from_their_manual_folder(folder, name):
+  cache = folder.parent / "cache"
+  config = dataclasses.replace(settings(folder), path=name)
+  place = cache / "downloads" / "manual" / name
+  with pytest.raises(UserError) as error:
+    builders.load(config)
+  assert str(error.value).startswith(f"data.path: {name} is read from {place}")
+  assert "images/" in str(error.value)
+  assert "\n" not in str(error.value)
+  shutil.copytree(folder, place)
+  assert builders.load(config)["train"].image_status[0] == "ok"
+  assert (cache / name).is_dir()
+
+
+def test_types_are_renamed_on_reading(folder):
+  write_splits(folder, test="a\tB-ORG\nb\tI-ORG\n")
+  pairs = ("LOC=PLACE", "ORG=PLACE", "PER=O")
+  splits = load(folder, label_map=pairs)
+  assert dataset.labels(splits.values()) == ("PLACE",)
+  assert splits["train"].sentences[0].tags == ("O", "O")
+  assert splits["train"].sentences[2].tags == ("O", "I-PLACE", "O")
+  assert splits["test"].sentences[0].tags == ("B-PLACE", "I-PLACE")
+  # A type of any split is known, also when only another one is asked for.
+  builders.load(settings(folder, label_map=pairs), ("valid",))
+  with pytest.raises(UserError, match="label_map: .*'OTHER', only of LOC, ORG"):
+    builders.load(settings(folder, label_map=("OTHER=MISC",)), ("valid",))
+
+
+def test_tags_of_another_scheme(folder):
+  write_splits(folder, train="a\tS-A\nb\tB-B\nc\tE-B\n")
+  train = load(folder, scheme="bioes")["train"]
+  assert train.sentences[0].tags == ("B-A", "B-B", "I-B")
+  with pytest.raises(UserError, match=r"train.txt:1: 'S-A' .* data.scheme"):
+    load(folder)
+
+
+def test_orphans_of_the_train_split_may_be_an_error(folder):
+  write_splits(folder, test="a\tI-LOC\n")
+  config = settings(folder, orphans="error")
+  with pytest.raises(UserError, match=r"^data/train.txt:10: I-LOC follows no"):
+    builders.load(config)
+  assert builders.load(config, ("valid", "test"))
+  assert dataset.notes(load(folder)["train"]) == (
+    "1 orphan I- tags, 1 images missing, 1 images broken"
+  )
+  assert dataset.notes(load(folder)["valid"]) == ""
+
+
+def test_strict_lists_missing_and_broken_pictures(folder):
+  with pytest.raises(UserError) as error:
+    load(folder, strict=True)
+  assert str(error.value) == (
+    "data.strict: 2 images are missing or broken: gone (missing), bad (broken)"
+  )
+  blocks = (f"IMGID:none{i}\na\tO\n" for i in range(12))
+  write_splits(folder, train="\n".join(blocks))
+  with pytest.raises(
+    UserError, match=r"12 images .*none9 \(missing\), \.\.\.$"
+  ):
+    load(folder, strict=True)
+  write_splits(folder, train="IMGID:red\na\tO\n\nb\tO\n")
+  assert load(folder, strict=True)["train"].image_status == ["ok", ""]
+
+
+def test_pictures_are_stored_smaller(folder):
+  large = io.BytesIO()
+  noise = np.random.default_rng(0).integers(0, 256, (30, 60, 3))
+  Image.fromarray(noise.astype(np.uint8)).save(large, "JPEG")
+  (folder / "images" / "gone.jpg").write_bytes(large.getvalue())
+  (folder / "images" / "blue.png").write_bytes(picture("blue", size=(40, 20)))
+  train = load(folder, resize=10)["train"]
+  assert train.image(0) == (folder / "images" / "red.jpg").read_bytes()
+  for index, form, size in ((1, "JPEG", (20, 10)), (4, "PNG", (20, 10))):
+    stored = Image.open(io.BytesIO(train.image(index)))
+    assert (stored.format, stored.size) == (form, size)
+  assert train.image_status == ["ok", "ok", "broken", "", "ok"]
+  assert load(folder)["train"].image(1) == large.getvalue()
+
+
+def test_ids_of_one_file_are_one_picture(folder):
+  blocks = (f"IMGID:{i}\na\tO\n" for i in ("red", "red.jpg", "blue", "gone"))
+  write_splits(folder, train="\n".join(blocks))
+  train = load(folder)["train"]
+  assert train.image_names == ["red.jpg", "red.jpg", "blue.png", ""]
+
+
+def test_a_full_disk_is_told_before(folder, monkeypatch):
+  usage = shutil.disk_usage(folder)._replace(free=100)
+  monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+  with pytest.raises(UserError, match="data.cache_dir: .* 0.0 GB free"):
+    load(folder)
+  assert not (folder.parent / "cache").exists()
+
+
+@pytest.mark.skipif(
+  "MNER_REAL_DATA" not in os.environ, reason="MNER_REAL_DATA is not set"
+)
+def test_mmnerd_is_built_twice_to_the_same_bytes(tmp_path):
+  path = pathlib.Path(os.environ["MNER_REAL_DATA"], "mmnerd_en")
+  built = []
+  for name in ("one", "two"):
+    config = settings(path, images="")
+    config = dataclasses.replace(config, cache_dir=str(tmp_path / name))
+    train = builders.load(config, ("train",))["train"]
+    assert len(train.sentences) == 19_968
+    built.append(contents(tmp_path / name))
+  assert built[0] == built[1]
+  assert sum("array_record" in name for name in built[0]) == 3

@@ -1,6 +1,5 @@
-import os
-import pathlib
-import re
+import dataclasses
+import json
 
 import pytest
 from hypothesis import given, settings
@@ -9,10 +8,6 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from mner_jax.config import UserError
 from mner_jax.data import formats
-
-real_data = pytest.mark.skipif(
-  "MNER_REAL_DATA" not in os.environ, reason="MNER_REAL_DATA is not set"
-)
 
 
 @pytest.fixture(scope="module")
@@ -24,24 +19,7 @@ def read(file, content):
   if isinstance(content, str):
     content = content.encode()
   file.write_bytes(content)
-  return list(formats.read_conll(file, "en"))
-
-
-def well_formed(tags):
-  before = "O"
-  for tag in tags:
-    if tag.startswith("I-") and before[1:] != tag[1:]:
-      return False
-    before = tag
-  return True
-
-
-def entities(tags):
-  return get_entities(list(tags))
-
-
-def real(*path):
-  return pathlib.Path(os.environ["MNER_REAL_DATA"], *path)
+  return list(formats.read(file, "en"))
 
 
 def test_sentences_with_images(file):
@@ -67,12 +45,27 @@ def test_an_empty_imgid_is_no_image(file):
     "IMGID:a\nNew\tB-LOC\nYork\tI-LOC\n\n.\tO\n",
     "IMGID:a\nNew B-LOC\nYork I-LOC\n\n. O\n",
     "IMGID:a\n0\tNew\tB-LOC\n1\tYork\tI-LOC\n\n0\t.\tO\n",
+    "IMGID:a\n1 New B-LOC\n2 York I-LOC\n\n1 . O\n",
+    "-DOCSTART- -X- -X- O\n\nIMGID:a\nNew NNP B-NP B-LOC\n"
+    "York NNP I-NP I-LOC\n-DOCSTART- -X- O O\n. . O O\n",
+    "IMGID:a\nNew\tNNP\tB-LOC\nYork\tNNP\tI-LOC\n\n.\t.\tO\n",
     "IMGID:a\r\nNew\tB-LOC\r\nYork\tI-LOC\r\n\r\n.\tO\r\n",
     "\ufeffIMGID:a\nNew\tB-LOC\nYork\tI-LOC\n\n.\tO\n",
     "IMGID:a\nNew\tB-LOC\nYork\tI-LOC\n\n.\tO",
     "\n\nIMGID:a\nNew\tB-LOC\nYork\tI-LOC\n \n\t\n.\tO\n\n\n",
   ],
-  ids=["tab", "space", "indexed", "crlf", "bom", "no last newline", "blanks"],
+  ids=[
+    "tab",
+    "space",
+    "indexed",
+    "from 1",
+    "conll 2003",
+    "three columns",
+    "crlf",
+    "bom",
+    "no last newline",
+    "blanks",
+  ],
 )
 def test_the_same_sentences_in_every_format(file, content):
   first, second = read(file, content)
@@ -92,6 +85,24 @@ def test_odd_tokens_stay_tokens(file, word, separator):
   lines = (f"{w}{separator}O\n" for w in ("a", word, "b"))
   (sentence,) = read(file, "".join(lines))
   assert sentence.words == ("a", word, "b")
+
+
+@pytest.mark.parametrize(
+  ("content", "line", "message"),
+  [
+    ("a O\n" * 3 + "b" * 1_000_000 + " O\n", 4, "longer than 1,000,000"),
+    ("a O\n" * 100_001, 100_001, "a sentence of over 100,000 words"),
+  ],
+  ids=["line", "sentence"],
+)
+def test_lengths_are_limited(file, content, line, message):
+  with pytest.raises(UserError, match=f":{line}: {message}"):
+    read(file, content)
+
+
+def test_a_docstart_of_two_columns_is_a_word(file):
+  first, second = read(file, "-DOCSTART- O\n\na O\n")
+  assert (first.words, second.words) == (("-DOCSTART-",), ("a",))
 
 
 def test_a_tab_file_may_hold_spaces_in_words(file):
@@ -132,14 +143,13 @@ def test_where_names_the_line_of_a_word(file, newline):
   ("content", "line", "message"),
   [
     ("a\tO\n\nb\tB-X\tO\n", 3, "expected 2 columns"),
-    ("0\ta\tb\tO\n", 1, "expected 2 columns"),
     ("a\tO\nb\n", 2, "expected 2 columns"),
     ("a\tO\nIMGID:1\nb\tO\n", 2, "expected 2 columns"),
     ("a\tO\n\xa0\n", 2, "expected 2 columns"),
     ("a\tO\n\tO\n", 2, "the word is empty"),
     ("a\tO\r\nb\tQ\r\n", 2, "'Q' is not a tag"),
     ("a\tO\nb\tB-\n", 2, "'B-' is not a tag"),
-    ("a\tO\n\nb o\n", 3, "'o' is not a tag"),
+    ("a O\n\nb o\n", 3, "'o' is not a tag"),
     ("a\tO\nb\t\n", 2, "'' is not a tag"),
     ("IMGID:1\nIMGID:2\na\tO\n", 1, "IMGID without a sentence"),
     ("a\tO\n\nIMGID:1\n\nIMGID:2\na\tO\n", 3, "IMGID without a sentence"),
@@ -147,7 +157,15 @@ def test_where_names_the_line_of_a_word(file, newline):
     (b"a\tO\n\nb\xff\tO\n", 3, "not UTF-8"),
     (b"\xef\xbb\xbfa\tO\nb\tO\xc3", 2, "not UTF-8"),
     ("a\tO\n".encode("utf-16"), 1, "not UTF-8"),
-    ("EU NNP B-NP B-ORG\n", 1, "expected 2 columns"),
+    ("EU NNP B-NP B-ORG\na NN I-NP O X\n", 2, "expected 4 columns"),
+    ("EU NNP B-NP B-ORG\na O\n", 2, "expected 4 columns"),
+    ("a\tO\nb O\n", 2, "expected 2 columns"),
+    ("a O\nb\tO\n", 2, "expected 2 columns"),
+    ("a\tO\n0\tb\tO\n", 2, "expected 2 columns"),
+    ("0\ta\tO\n2\tb\tO\n", 2, "expected the index 1"),
+    ("1\ta\tO\n\n0\tb\tO\n", 3, "expected the index 1"),
+    ("a\tO\nb\tS-PER\n", 2, "data.scheme"),
+    ("-DOCSTART- -X- O\n\na NN X\n", 3, "'X' is not a tag"),
   ],
 )  # fmt: skip
 def test_bad_lines_are_named(file, content, line, message):
@@ -158,86 +176,205 @@ def test_bad_lines_are_named(file, content, line, message):
   assert "\n" not in str(error.value)
 
 
-pieces = st.sampled_from(
-  [b"\n", b"\r\n", b"\t", b" ", b"IMGID:", b"O", b"B-X", b"a", b"7", b"\xff"]
-)
+def read_line(file, **record):
+  """What a JSONL file of this one line holds."""
+  path = file.with_suffix(".jsonl")
+  path.write_text("\n" + json.dumps(record) + "\n")
+  (sentence,) = formats.read(path, "en")
+  return sentence
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.lists(st.one_of(pieces, st.binary(max_size=4)), max_size=30))
-def test_any_bytes_are_read_or_refused_with_the_line(file, parts):
-  content = b"".join(parts)
-  try:
-    sentences = read(file, content)
-  except UserError as error:
-    line = re.match(rf"{re.escape(str(file))}:(\d+): ", str(error))
-    assert 1 <= int(line[1]) <= content.count(b"\n") + 1
-  else:
-    assert all(len(s.words) == len(s.tags) > 0 for s in sentences)
+def test_jsonl_of_tokens(file):
+  tokens, tags = ["New York", "\xa0", "x"], ["B-LOC", "O", "I-PER"]
+  sentence = read_line(file, tokens=tokens, tags=tags, more=[1])
+  assert sentence == formats.Sentence(tuple(tokens), tuple(tags), language="en")
+  assert sentence.where(2) == f"{file.parent.name}/train.jsonl:2"
+  sentence = read_line(
+    file, tokens=["x"], tags=["O"], image="O_1", language="fr", source=None
+  )
+  assert (sentence.image, sentence.language) == ("O_1", "fr")
+  assert sentence.source == "tweet"
+  assert read_line(file, tokens=["x"], tags=["O"], source="s").source == "s"
 
 
-def test_repair_begins_orphans():
-  tags = ("I-PER", "I-PER", "O", "I-LOC", "I-PER", "B-PER", "I-PER")
-  repaired = ("B-PER", "I-PER", "O", "B-LOC", "B-PER", "B-PER", "I-PER")
-  assert formats.repair(tags) == (repaired, 3)
-  assert formats.repair(()) == ((), 0)
+def test_jsonl_of_text(file):
+  text = "  Dr.Ann Lee's\tNew\xa0York-trip "
+  spans = [
+    {"start": 19, "end": 27, "label": "LOC"},
+    {"start": 5, "end": 12, "label": "PER"},
+  ]
+  assert text[19:27] == "York-tri" and text[5:12] == "Ann Lee"
+  sentence = read_line(file, text=text, spans=spans)
+  assert list(zip(sentence.words, sentence.tags, strict=True)) == [
+    ("Dr.", "O"), ("Ann", "B-PER"), ("Lee", "I-PER"), ("'s", "O"),
+    ("New", "O"), ("York-tri", "B-LOC"), ("p", "O"),
+  ]  # fmt: skip
 
 
-@given(st.lists(tags, max_size=12))
-def test_repair(raw):
-  repaired, count = formats.repair(raw)
-  assert well_formed(repaired)
-  assert formats.repair(repaired) == (repaired, 0)
-  changed = [(a, b) for a, b in zip(raw, repaired, strict=True) if a != b]
-  assert all((a[0], b) == ("I", f"B{a[1:]}") for a, b in changed)
-  assert count == len(changed)
-  assert entities(raw) == entities(repaired)
+@st.composite
+def texts(draw):
+  """A text and spans of it that hold words and do not overlap."""
+  text = draw(st.text("ab \xa0\n-é", max_size=20))
+  edges = sorted(draw(st.sets(st.integers(0, len(text)), max_size=8)))
+  spans = [
+    {"start": start, "end": end, "label": draw(st.sampled_from(["X", "Y"]))}
+    for start, end in zip(edges, edges[1:], strict=False)
+    if text[start:end].strip() and draw(st.booleans())
+  ]
+  return text, spans
 
 
-@real_data
+@settings(deadline=None)
+@given(texts())
+def test_words_of_a_text_make_up_its_spans(file, drawn):
+  text, spans = drawn
+  if not text.strip():
+    return
+  sentence = read_line(file, text=text, spans=spans)
+  assert "".join(sentence.words) == "".join(text.split())
+  found = [
+    (kind, "".join(sentence.words[start : end + 1]))
+    for kind, start, end in get_entities(list(sentence.tags))
+  ]
+  assert found == [
+    (s["label"], "".join(text[s["start"] : s["end"]].split())) for s in spans
+  ]
+
+
 @pytest.mark.parametrize(
-  ("path", "sentences", "tokens"),
+  ("line", "message"),
   [
-    ("mmnerd_en/train.txt", 19_968, 328_043),
-    ("mmnerd_en/valid.txt", 2_463, 40_584),
-    ("mmnerd_en/test.txt", 2_533, 41_889),
-    ("twitter2017/train.txt", 3_373, None),
-    ("twitter2017/valid.txt", 723, None),
-    ("twitter2017/test.txt", 723, None),
+    ("{", "not JSON"),
+    ("[" * 50_000, "not JSON"),
+    ("1" * 5_000, "not JSON"),
+    (r'{"tokens": ["\ud800"], "tags": ["O"]}', "not JSON"),
+    ("[1]", "not a JSON object"),
+    ("{}", "no 'text'"),
+    ('{"tokens": ["a"]}', "no 'tags'"),
+    ('{"tokens": "a", "tags": ["O"]}', "'tokens' must be a list"),
+    ('{"tokens": ["a"], "tags": []}', "1 tokens and 0 tags"),
+    ('{"tokens": [], "tags": []}', "0 tokens and 0 tags"),
+    ('{"tokens": ["a", 1], "tags": ["O", "O"]}', "must be strings"),
+    ('{"tokens": ["a", ""], "tags": ["O", "O"]}', "not empty"),
+    ('{"tokens": ["a"], "tags": [null]}', "must be strings"),
+    ('{"tokens": ["a"], "tags": ["PER"]}', "'PER' is not a tag"),
+    ('{"tokens": ["a"], "tags": ["O"], "image": 3}', "'image' must be a str"),
+    ('{"tokens": ["a"], "tags": ["O"], "language": []}', "'language' must be"),
+    ('{"text": "a"}', "no 'spans'"),
+    ('{"text": " ", "spans": []}', "no word in the text"),
+    ('{"text": "a", "spans": [3]}', "a span must be an object"),
+    ('{"text": "a", "spans": [{"start": 0, "label": "X"}]}', "no 'end'"),
+    *(
+      (f'{{"text": "ab c", "spans": [{spans}]}}', message)
+      for spans, message in [
+        ('{"start": true, "end": 1, "label": "X"}', "'start' must be a whole"),
+        ('{"start": 0.0, "end": 1, "label": "X"}', "'start' must be a whole"),
+        ('{"start": 0, "end": 0, "label": "X"}', "0 to 0 is empty"),
+        ('{"start": -1, "end": 1, "label": "X"}', "or not in the text of 4"),
+        ('{"start": 1, "end": 5, "label": "X"}', "or not in the text of 4"),
+        ('{"start": 2, "end": 3, "label": "X"}', "no word in the spans"),
+        ('{"start": 0, "end": 1, "label": "a b"}', "not a label"),
+        (
+          '{"start": 1, "end": 4, "label": "X"},'
+          '{"start": 0, "end": 2, "label": "Y"}',
+          "spans overlap at character 1",
+        ),
+      ]
+    ),
   ],
+  ids=lambda value: value[:40],
+)  # fmt: skip
+def test_bad_json_is_named(file, line, message):
+  path = file.with_suffix(".jsonl")
+  path.write_text('{"tokens": ["a"], "tags": ["O"]}\n' + line)
+  with pytest.raises(UserError) as error:
+    list(formats.read(path))
+  assert str(error.value).startswith(f"{path}:2: ")
+  assert message in str(error.value)
+  assert "\n" not in str(error.value)
+  assert len(str(error.value)) < len(str(path)) + 200
+
+
+def test_the_suffix_tells_the_format(file):
+  with pytest.raises(UserError, match=r"train\.csv: the suffix is none of"):
+    formats.read(file.with_suffix(".csv"))
+  with pytest.raises(UserError, match=r"nothing\.txt: cannot be read"):
+    list(formats.read(file.parent / "nothing.txt"))
+
+
+any_words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+
+
+def sentences_of(words, images, **more):
+  return st.builds(
+    lambda pairs, image, **more: formats.Sentence(
+      *zip(*pairs, strict=True), image, **more
+    ),
+    st.lists(st.tuples(words, tags), min_size=1),
+    images,
+    **more,
+  )
+
+
+@settings(deadline=None)
+@given(
+  st.lists(
+    sentences_of(any_words, any_words, language=any_words, source=any_words)
+  )
 )
-def test_real_files_are_read_whole(path, sentences, tokens):
-  found = list(formats.read_conll(real(path)))
-  assert len(found) == sentences
-  assert tokens in (None, sum(len(s.words) for s in found))
-  assert all(s.image and well_formed(s.tags) for s in found)
+def test_written_jsonl_is_read_as_it_was(file, sentences):
+  path = file.with_suffix(".jsonl")
+  formats.write_jsonl(path, sentences)
+  assert list(formats.read(path)) == sentences
 
 
-@real_data
+conll_words = any_words.filter(lambda word: not set(word) & set("\t\n"))
+
+
+@settings(deadline=None)
+@given(st.lists(sentences_of(conll_words, conll_words.map(str.strip))))
+def test_written_conll_is_read_as_it_was(file, sentences):
+  sentences = [
+    dataclasses.replace(s, source=formats.source_of(s.image)) for s in sentences
+  ]
+  formats.write_conll(file, sentences)
+  assert list(formats.read(file)) == sentences
+
+
 @pytest.mark.parametrize(
-  ("path", "sentences", "orphans"),
-  [
-    ("cp_mner_zh/train.txt", 950, 142),
-    ("cp_mner_zh/valid.txt", 119, 17),
-    ("cp_mner_zh/test.txt", 119, 14),
-    ("wikineural/en/val.conllu", 11_590, 439),
-    ("wikineural/en/test.conllu", 11_597, 559),
-    ("wikineural/fr/val.conllu", 12_600, 61),
-    ("wikineural/fr/test.conllu", 12_678, 39),
-  ],
+  "word", ["\ufeffa", "IMGID:1", "-DOCSTART-", "0", "\r"]
 )
-def test_real_orphans_are_counted(path, sentences, orphans):
-  found = list(formats.read_conll(real(path)))
-  assert len(found) == sentences
-  assert sum(formats.repair(s.tags)[1] for s in found) == orphans
+def test_words_like_marks_are_written_as_words(file, word):
+  sentence = formats.Sentence((word, word), ("O", "B-X"))
+  formats.write_conll(file, [sentence])
+  assert list(formats.read(file)) == [sentence]
 
 
-@real_data
-def test_real_test_split_of_mmnerd():
-  found = list(formats.read_conll(real("mmnerd_en/test.txt")))
-  kinds = [kind for s in found for kind, _, _ in entities(s.tags)]
-  assert {k: kinds.count(k) for k in set(kinds)} == {
-    "PER": 431, "LOC": 517, "ORG": 1_019, "MISC": 3_214,
-  }  # fmt: skip
-  assert max(len(s.words) for s in found) <= 111
-  assert {s.source for s in found} == {"tweet", "caption"}
+@pytest.mark.parametrize(
+  ("write", "sentence"),
+  [
+    (formats.write_conll, (("a\tb",), ("O",))),
+    (formats.write_conll, (("a\n",), ("O",))),
+    (formats.write_conll, (("a",), ("O",), "id\n")),
+    (formats.write_conll, (("a",), ("O",), " id")),
+    *(
+      (write, sentence)
+      for write in (formats.write_conll, formats.write_jsonl)
+      for sentence in [
+        ((), ()),
+        (("",), ("O",)),
+        (("a", "b"), ("O",)),
+        (("a",), ("S-PER",)),
+        (("a",), ("",)),
+        (("\ud800",), ("O",)),
+        (("a" * 1_000_000,), ("O",)),
+      ]
+    ),
+  ],
+  ids=lambda value: None if callable(value) else repr(value)[:20],
+)
+def test_what_a_format_cannot_hold_is_refused(tmp_path, write, sentence):
+  path = tmp_path / "out.jsonl"
+  with pytest.raises(UserError, match=r"^/.*out\.jsonl: "):
+    write(path, [formats.Sentence(*sentence)])
+  assert not path.exists()

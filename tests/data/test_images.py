@@ -204,6 +204,87 @@ def test_pixel_bombs_are_broken(size):
     images.decode(png_of_size(*size))
 
 
+def smooth(size):
+  """A picture whose shrunk versions can be compared."""
+  x, y = np.meshgrid(*(np.linspace(0, 1, n) for n in size))
+  values = np.stack([x, y, (x + y) / 2], -1) * 255
+  return Image.fromarray(values.astype(np.uint8))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize("size", [(40, 127), (127, 100), (60, 64)])
+def test_small_pictures_are_decoded_as_they_are(size, form):
+  data = encode(random_image(size), form)
+  decoded = images.decode(data, shortest=32)
+  np.testing.assert_array_equal(decoded, images.decode(data))
+
+
+@pytest.mark.parametrize(
+  ("size", "shortest", "expected"),
+  [
+    ((128, 200), 32, (64, 100)),
+    ((511, 512), 64, (256, 256)),
+    ((512, 1030), 64, (128, 258)),
+    ((1024, 1024), 64, (128, 128)),
+    ((4096, 4096), 64, (512, 512)),
+  ],
+)
+def test_large_jpegs_are_decoded_smaller(size, shortest, expected):
+  data = encode(smooth(size), "JPEG", quality=95)
+  decoded = images.decode(data, shortest=shortest)
+  assert decoded.size == expected
+  assert min(decoded.size) >= 2 * shortest
+  np.testing.assert_allclose(
+    images.vit_pixels(decoded, shortest, "clip").astype(int),
+    images.vit_pixels(images.decode(data), shortest, "clip").astype(int),
+    atol=4,
+  )
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_large_jpegs_of_other_modes(mode):
+  data = encode(Image.new(mode, (800, 600), 0), "JPEG")
+  decoded = images.decode(data, shortest=64)
+  assert (decoded.mode, decoded.size) == ("RGB", (200, 150))
+  np.testing.assert_allclose(
+    np.asarray(decoded)[0, 0], np.asarray(images.decode(data))[0, 0], atol=1
+  )
+
+
+def test_large_jpegs_stand_upright():
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  data = encode(smooth((800, 400)), "JPEG", exif=exif)
+  decoded = images.decode(data, shortest=50)
+  assert decoded.size == (100, 200)
+  full = images.decode(data).resize((100, 200), Image.Resampling.BOX)
+  np.testing.assert_allclose(
+    np.asarray(decoded).astype(int), np.asarray(full).astype(int), atol=4
+  )
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_large_truncated_jpegs_are_broken(share):
+  data = encode(random_image((400, 400)), "JPEG")
+  with pytest.raises(images.BrokenImageError):
+    images.decode(data[: int(len(data) * share)], shortest=20)
+
+
+def test_shrunk_pictures():
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  data = encode(smooth((80, 40)), "JPEG", exif=exif)
+  assert images.shrink(data, 0) == images.shrink(data, 40) == data
+  stored = images.decode(images.shrink(data, 20))
+  assert stored.size == (20, 40)  # upright, and not turned again
+  full = images.decode(data).resize((20, 40), Image.Resampling.BOX)
+  np.testing.assert_allclose(
+    np.asarray(stored).astype(int), np.asarray(full).astype(int), atol=10
+  )
+  with pytest.raises(images.BrokenImageError):
+    images.shrink(b"<html>", 0)
+
+
 ORIGINALS = [
   encode(random_image(), "PNG"),
   encode(random_image(mode="RGBA"), "PNG"),
@@ -231,10 +312,10 @@ noise = st.builds(bytes.__add__, st.sampled_from(HEADERS), st.binary())
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.one_of(mutated(), mutated(), noise))
-def test_any_bytes_are_decoded_or_broken(data):
+@given(st.one_of(mutated(), mutated(), noise), st.sampled_from([None, 2]))
+def test_any_bytes_are_decoded_or_broken(data, shortest):
   try:
-    image = images.decode(data)
+    image = images.decode(data, shortest)
   except images.BrokenImageError:
     return
   assert image.mode == "RGB"

@@ -4,6 +4,7 @@ import argparse
 import collections
 import pathlib
 
+from mner_jax.data import formats
 from mner_jax.data.synthetic import corpus, names
 
 
@@ -67,18 +68,15 @@ def _write(
 
   (folder / "images").mkdir(parents=True, exist_ok=True)
   for split, drawn in splits.items():
-    texts = collections.defaultdict(list)
+    sentences = collections.defaultdict(list)
     for sentence, scene, _ in drawn:
-      lines = [f"IMGID:{sentence.image}"] if scene else []
-      lines += map("\t".join, zip(sentence.words, sentence.tags, strict=True))
-      texts[sentence.language].append("\n".join(lines) + "\n")
+      sentences[sentence.language].append(sentence)
       if scene:
         picture = draw(scene, corpus.picture_rng(seed, sentence.image))
         picture.save(folder / "images" / f"{sentence.image}.png")
-    for language, blocks in texts.items():
+    for language, members in sentences.items():
       (folder / language).mkdir(exist_ok=True)
-      path = folder / language / f"{split}.txt"
-      path.write_text("\n".join(blocks), encoding="utf-8")
+      formats.write_conll(folder / language / f"{split}.txt", members)
 
 
 def main() -> None:
