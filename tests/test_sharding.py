@@ -131,8 +131,9 @@ def test_data_parallelism_costs_the_gradients_and_one_gather(
       assert size <= largest, (types, name)
   total = sum(x.size for x in jax.tree.leaves(_trainable(config)))
   reduced = sum(s for kind, s, _, _ in found if kind == "all-reduce")
-  # A ring sends 2 (n - 1) / n of the gradients; little comes on top.
-  assert 1 <= reduced / (2 * 7 / 8 * 4 * total) < 1.15
+  # A ring sends 2 (n - 1) / n of the gradients (rows of positions that no
+  # sentence reaches have none); little comes on top.
+  assert 0.95 <= reduced / (2 * 7 / 8 * 4 * total) < 1.15
 
 
 def _trainable(config):

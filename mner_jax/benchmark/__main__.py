@@ -4,17 +4,28 @@
   python -m mner_jax.benchmark --suite=crf --compare=torch
 
 `train` measures the whole step of a config at its sizes, with random weights
-and random batches; `crf` the CRF alone. `--compare=torch` runs the PyTorch
-reference of tests/parity in turns with it (extra [parity], from a checkout).
+and random batches; `crf` the CRF alone; `input` the loader on photographs, and
+the train step beside it. `--compare=torch` runs PyTorch in turns with it: the
+reference of tests/parity, or its DataLoader (extra [parity], from a checkout).
+
+  python -m mner_jax.benchmark --compile_for=v5e:4x4 --config.dtype=bfloat16
+
+compiles the train step for a TPU slice on a machine without one (extra [tpu]);
+batch sizes are per device then, and the exit code is 3 if one does not fit.
 """
 
 import json
 import os
 import pathlib
 import platform
+import sys
 
 # PyTorch needs its share of a GPU that both run on.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+if any(x.lstrip("-").startswith("compile_for=") for x in sys.argv):
+  # The TPU's compiler is asked, a TPU is not.
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  os.environ["TPU_SKIP_MDS_QUERY"] = "1"
 
 import jax
 from absl import flags
@@ -22,8 +33,8 @@ from etils import epath
 from ml_collections import config_flags
 
 import mner_jax
-from mner_jax.benchmark import crf, train
-from mner_jax.config import from_config_dict
+from mner_jax.benchmark import aot, crf, input, train
+from mner_jax.config import UserError, from_config_dict
 from mner_jax.launch import launch
 from mner_jax.pretrained import resolve
 
@@ -31,11 +42,16 @@ _CONFIGS = pathlib.Path(mner_jax.__file__).parent / "configs"
 _CONFIG = config_flags.DEFINE_config_file(
   "config", str(_CONFIGS / "mmnerd.py"), "The experiment whose sizes to take."
 )
-_SUITE = flags.DEFINE_enum("suite", "train", ["train", "crf"], "What to do.")
+_SUITE = flags.DEFINE_enum(
+  "suite", "train", ["train", "crf", "input"], "What to do."
+)
 _COMPARE = flags.DEFINE_enum("compare", "", ["", "torch"], "Beside what.")
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["32", "256"], "Sentences.")
 _LENGTHS = flags.DEFINE_list("lengths", ["32"], "Word pieces of a sentence.")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds.", lower_bound=1)
+_COMPILE_FOR = flags.DEFINE_string(
+  "compile_for", "", "TPU slice to compile the train step for, as v5e:4x4."
+)
 _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the rows.")
 
 
@@ -49,6 +65,33 @@ def _config():
       "LOC", "MISC", "ORG", "PER"
     )  # fmt: skip
   return resolve(from_config_dict(config))
+
+
+def _numbers(flag):
+  try:
+    return [int(value) for value in flag.value]
+  except ValueError:
+    raise UserError(
+      f"--{flag.name}: {','.join(flag.value)!r} are not whole numbers"
+    ) from None
+
+
+def _run(suite):
+  sizes, lengths = _numbers(_BATCH_SIZES), _numbers(_LENGTHS)
+  measure = {"compare": _COMPARE.value, "repeats": _REPEATS.value}
+  if _COMPILE_FOR.value:
+    return aot.run(
+      _config(), _COMPILE_FOR.value, batch_sizes=sizes, lengths=lengths
+    )
+  if suite == "crf":
+    return crf.run(**measure)
+  rows = input.run(**measure) if suite == "input" else []
+  if suite == "input":  # the rate that the input has to keep up with
+    sizes, lengths, measure = sizes[:1], lengths[:1], {"compare": ""}
+  measure["repeats"] = _REPEATS.value
+  return rows + train.run(
+    _config(), batch_sizes=sizes, lengths=lengths, **measure
+  )
 
 
 def _table(rows):
@@ -78,20 +121,13 @@ def main():
     "jax": jax.__version__,
   }
   print(machine)
-  if _SUITE.value == "train":
-    rows = train.run(
-      _config(),
-      batch_sizes=list(map(int, _BATCH_SIZES.value)),
-      lengths=list(map(int, _LENGTHS.value)),
-      compare=_COMPARE.value,
-      repeats=_REPEATS.value,
-    )
-  else:
-    rows = crf.run(compare=_COMPARE.value, repeats=_REPEATS.value)
+  rows = _run(_SUITE.value)
   print(_table(rows))
   if _OUTPUT.value:
     text = json.dumps({"machine": machine, "rows": rows}, indent=2)
     epath.Path(_OUTPUT.value).write_text(text + "\n")
+  if not all(row.get("fits", True) for row in rows):
+    sys.exit(3)
 
 
 if __name__ == "__main__":

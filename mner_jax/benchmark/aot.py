@@ -34,8 +34,11 @@ _COLLECTIVE = re.compile(
   r"|all-to-all|collective-permute)(?:-start)?\("
 )
 _ARRAY = re.compile(r"(pred|[subf]\d+|bf16)\[([\d,]*)\]")
-_GROUPS = re.compile(
-  r"replica_groups=(?:\[\d+,(?P<size>\d+)\]|\{\{(?P<list>[\d,]*)\})"
+# How many devices exchange, in the three ways that XLA writes it.
+_GROUPS = (
+  re.compile(r"replica_groups=mesh\[(?P<axes>[^]]*)\] \{(?P<used>[^}]*)\}"),
+  re.compile(r"replica_groups=\[\d+,(?P<size>\d+)\]"),
+  re.compile(r"replica_groups=\{\{(?P<list>[\d,]*)\}"),
 )
 
 
@@ -79,10 +82,7 @@ def collectives(text):
     is_start = f"{match['kind']}-start(" in line
     size = max(sizes) if is_start and match["kind"] != "all-reduce" else None
     size = sum(sizes) if size is None else size
-    groups = _GROUPS.search(line)
-    n = 2
-    if groups:
-      n = int(groups["size"] or len(groups["list"].split(",")))
+    n = _group_size(line)
     factor = {
       "all-reduce": 2 * (n - 1) / n,
       "reduce-scatter": n - 1,  # of the result, a part of the whole
@@ -92,6 +92,20 @@ def collectives(text):
     types = ",".join(f"{kind}[{dims}]" for kind, dims in arrays[:3])
     found.append((match["kind"], factor * size, types, name[1] if name else ""))
   return found
+
+
+def _group_size(line):
+  mesh, table, listed = (regex.search(line) for regex in _GROUPS)
+  if mesh:
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh["axes"]))
+    return math.prod(
+      int(sizes[n]) for n in re.findall(r"'(\w+)'", mesh["used"])
+    )
+  if table:
+    return int(table["size"])
+  if listed:
+    return len(listed["list"].split(","))
+  return 2  # a permutation: sends what it has
 
 
 def _width(kind):
