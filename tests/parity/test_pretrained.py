@@ -169,6 +169,41 @@ def test_vision_transformers(tmp_path, style, size):
   assert error <= 2e-5
 
 
+@pytest.mark.parametrize("style", ["clip", "google"])
+def test_the_tolerance_catches_the_other_eps_and_gelu(
+  tmp_path, style, monkeypatch
+):
+  settings = dict(TINY, num_hidden_layers=12, image_size=64, patch_size=16)
+  if style == "clip":
+    hf = transformers.CLIPVisionConfig(**settings)
+    model = transformers.CLIPVisionModel(hf)
+  else:
+    hf = transformers.ViTConfig(**settings)
+    model = transformers.ViTModel(hf)
+  randomise(model).save_pretrained(tmp_path)
+  pixels = pictures(64)
+  net, params = load(tmp_path, "vit", Vit, pixels)
+  with torch.no_grad():
+    want = model(torch_pixels(pixels, *PIXEL_STATISTICS[style]))
+
+  def error(net):
+    got = jax.jit(net.apply)({"params": params}, pixels)
+    return np.abs(np.array(got) - want.last_hidden_state.numpy()).max()
+
+  assert error(net) <= 2e-5
+  other = 1e-12 if style == "clip" else 1e-5
+  wrong = dataclasses.replace(net.config, layer_norm_eps=other)
+  assert error(Vit(wrong)) > 2e-5
+  exact = jax.nn.gelu
+  if style == "clip":
+    monkeypatch.setattr(jax.nn, "sigmoid", lambda x: jax.nn.tanh(x) / 2 + 0.5)
+  else:
+    monkeypatch.setattr(
+      jax.nn, "gelu", lambda x, approximate: exact(x, approximate=True)
+    )
+  assert error(Vit(net.config)) > 2e-5
+
+
 @pytest.mark.parametrize("image_size", [96, 32])
 @pytest.mark.parametrize("style", ["clip", "google"])
 def test_other_picture_sizes(tmp_path, style, image_size):
@@ -192,7 +227,7 @@ def test_other_picture_sizes(tmp_path, style, image_size):
   assert error <= 2e-5
 
 
-def test_resnet(tmp_path):
+def test_resnet(tmp_path, monkeypatch):
   """transformers' ResNetModel, saved under torchvision's names."""
   hf = transformers.ResNetConfig(
     depths=[3, 4, 6, 3], layer_type="bottleneck",
@@ -212,13 +247,20 @@ def test_resnet(tmp_path):
   )
   pixels = pictures(64)
   net, params = load(tmp_path, "resnet", ResNet, pixels)
-  got = np.array(jax.jit(net.apply)({"params": params}, pixels))
+  apply = jax.jit(net.apply)
   with torch.no_grad():
     want = model(torch_pixels(pixels, *IMAGENET_STATISTICS)).last_hidden_state
   want = want.permute(0, 2, 3, 1).numpy()
   # Random weights grow through 50 layers; published ones stay near 1.
-  scale = np.abs(want).max()
-  assert np.abs(got - want).max() / max(scale, 1) <= 3e-5
+  scale = max(np.abs(want).max(), 1)
+
+  def error(params):
+    return np.abs(np.array(apply({"params": params}, pixels)) - want).max()
+
+  assert error(params) / scale <= 3e-5
+  monkeypatch.setattr(pretrained, "_BATCHNORM_EPS", 1e-3)
+  wrong = pretrained.load_encoder(hub.folder(str(tmp_path)), params)
+  assert error(wrong) / scale > 3e-5
 
 
 def test_other_weights_are_refused_with_both_sides(tmp_path):
