@@ -2,6 +2,7 @@
 
 import functools
 import math
+import pathlib
 import runpy
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from mner_jax import config as config_lib
+from mner_jax import pretrained
 from mner_jax.data import batches
 from mner_jax.models import crf
 from mner_jax.models.mner import MultimodalNER, losses
@@ -52,9 +54,9 @@ def size(tree):
 
 
 def test_full_size_model_has_the_published_parameter_counts():
-  config = config_lib.from_config_dict(config_lib.defaults()).resolve(
-    ("LOC", "MISC", "ORG", "PER"), "", 119547
-  )
+  config = pretrained.resolve(
+    config_lib.from_config_dict(config_lib.defaults())
+  ).resolve(("LOC", "MISC", "ORG", "PER"), "", 119547)
   batch = batches.empty(config, 2, 32)
   model = MultimodalNER(config)
   params = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
@@ -69,13 +71,12 @@ def test_full_size_model_has_the_published_parameter_counts():
   assert out.text.shape == out.images["vit"].shape == (2, 768)
 
 
-@pytest.mark.parametrize(
-  "name",
-  ["synthetic", "synthetic_text", "cp_mner", "mmnerd_small", "mmnerd"],
-)
-def test_every_config_is_valid(name):
-  path = f"mner_jax/configs/{name}.py"
-  config = runpy.run_path(path)["get_config"]()
+CONFIGS = sorted(pathlib.Path("mner_jax/configs").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_valid(path):
+  config = runpy.run_path(str(path))["get_config"]()
   assert config_lib.from_config_dict(config)
 
 
