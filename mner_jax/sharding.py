@@ -29,9 +29,10 @@ RULES = (
   (r"(pooler|join|scene_token)/kernel$", P("fsdp", "tensor")),
   (r"patch_embedding/kernel$", P(None, None, None, ("fsdp", "tensor"))),
   (r"resnet/.*conv\d?/kernel$", P(None, None, None, ("fsdp", "tensor"))),
-  # Biases, norms, position tables, the CRF, the emissions: small, everywhere.
+  # Biases, norms, the ViT's positions, the CRF, the emissions: small, whole.
   (r"", P()),
 )
+_LARGE = 1 << 20  # numbers; above this a parameter must not lie everywhere
 
 
 def make_mesh(config, devices=None):
@@ -61,9 +62,11 @@ def path_name(path):
 def shardings(tree, mesh):
   """The NamedSharding of every array of a tree, by RULES.
 
-  Raises a UserError that lists what the mesh does not divide.
+  Raises a UserError that lists what the mesh does not divide, and what is
+  large and has no rule.
   """
-  problems = []
+  problems, whole = [], []
+  split = mesh.shape["fsdp"] * mesh.shape["tensor"] > 1
 
   def place(path, x):
     name = path_name(path)
@@ -71,6 +74,8 @@ def shardings(tree, mesh):
     if len(spec) > x.ndim:
       # A factored moment or a placeholder in the place of a parameter.
       spec = P()
+    if split and not any(spec) and x.size > _LARGE:
+      whole.append(f"{name} {x.shape}")
     for size, axes in zip(x.shape, spec, strict=False):
       axes = (axes,) if isinstance(axes, str) else axes or ()
       parts = math.prod(mesh.shape[axis] for axis in axes)
@@ -83,6 +88,12 @@ def shardings(tree, mesh):
     raise UserError(
       "config: mesh.fsdp and mesh.tensor do not divide "
       + "; ".join(sorted(set(problems))[:5])
+    )
+  if whole:
+    raise UserError(
+      "sharding.RULES: no rule splits "
+      + "; ".join(sorted(set(whole))[:5])
+      + "; add one, or set mesh.fsdp and mesh.tensor to 1"
     )
   return placed
 

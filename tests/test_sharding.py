@@ -1,13 +1,15 @@
 """Meshes: the same numbers on any, large parameters really in pieces."""
 
 import functools
+import math
 import re
 
 import jax
 import numpy as np
 import pytest
 
-from mner_jax import sharding, training
+from mner_jax import config as config_lib
+from mner_jax import pretrained, sharding, training
 from mner_jax.benchmark import aot
 from mner_jax.config import MeshConfig, UserError
 
@@ -109,6 +111,46 @@ def test_what_the_mesh_does_not_divide_is_listed(tiny):
     sharding.shardings(tree, mesh)
   with pytest.raises(UserError, match="batch_size"):
     sharding.check_batch_size(12, mesh)
+
+
+def test_a_large_parameter_without_a_rule_is_refused():
+  tree = {"new": {"table": jax.ShapeDtypeStruct((4096, 512), "f4")}}
+  sharding.shardings(tree, sharding.make_mesh(MeshConfig(8, 1, 1)))
+  with pytest.raises(
+    UserError, match=r"no rule splits new/table \(4096, 512\)"
+  ):
+    sharding.shardings(tree, sharding.make_mesh(MeshConfig(2, 2, 2)))
+
+
+def test_fsdp_divides_parameters_and_moments(tiny):
+  """At the authors' sizes by shapes; at a tiny one by the compiler's word."""
+  full = pretrained.resolve(
+    config_lib.from_config_dict(config_lib.defaults())
+  ).resolve(("LOC", "MISC", "ORG", "PER"), "", 119547)
+  tx = training.make_optimizer(full.optim, 9)
+  key = jax.random.key_data(jax.random.key(0))
+  state = jax.eval_shape(training.make_init(full, tx), key)
+
+  def per_device(shape):
+    mesh = sharding.make_mesh(MeshConfig(*shape))
+    return sum(
+      4 * math.prod(s.shard_shape(x.shape))
+      for x, s in zip(
+        jax.tree.leaves(state),
+        jax.tree.leaves(sharding.shardings(state, mesh)),
+        strict=True,
+      )
+    )
+
+  assert per_device((8, 1, 1)) / per_device((1, 8, 1)) > 7.9
+  assert per_device((8, 1, 1)) / per_device((2, 4, 1)) > 3.95
+
+  def arguments(shape):
+    mesh = sharding.make_mesh(MeshConfig(*shape))
+    compiled = aot.compile_step(tiny, mesh, 16, 16)
+    return compiled.memory_analysis().argument_size_in_bytes
+
+  assert arguments((8, 1, 1)) / arguments((1, 8, 1)) > 4  # biases are whole
 
 
 @pytest.mark.parametrize("form", ["nt_xent", "clip"])
