@@ -63,6 +63,7 @@ class TextConfig:
   layer_norm_eps: float = 1e-12
   dropout: float = 0.1
   attention_dropout: float = 0.1
+  remat: bool = False  # keep the layers' inputs only: less memory, more work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,7 @@ class VitConfig:
   num_heads: int = 12
   intermediate_size: int = 3072
   layer_norm_eps: float = 1e-5
+  remat: bool = False  # as in TextConfig
 
   @property
   def num_tokens(self):
@@ -212,6 +214,8 @@ RESUMABLE = (
   "data.workers",
   "data.strict",
   "train.log_every",
+  "model.text.remat",
+  "model.vit.remat",
   "mesh.data",
   "mesh.fsdp",
   "mesh.tensor",

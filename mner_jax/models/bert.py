@@ -21,7 +21,7 @@ class BertLayer(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x, mask, *, deterministic=True):  # [B, T, D]
+  def __call__(self, x, mask, deterministic=True):  # [B, T, D]
     cfg = self.config
     norm = functools.partial(layer_norm, cfg.layer_norm_eps, self.dtype)
     drop = nn.Dropout(cfg.dropout, deterministic=deterministic)
@@ -71,8 +71,11 @@ class Bert(nn.Module):
     x += embed(cfg.type_vocab_size, "type_embeddings")(jnp.zeros((1, 1), int))
     x = layer_norm(cfg.layer_norm_eps, self.dtype, "embeddings_norm")(x)
     x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
+    # In the backward pass a layer is computed again from its input alone.
+    Layer = nn.remat(BertLayer, static_argnums=(3,)) if cfg.remat else BertLayer
     for i in range(cfg.num_layers):
-      layer = BertLayer(cfg, self.dtype, name=f"layer_{i}")
-      x = layer(x, piece_mask, deterministic=deterministic)
+      x = Layer(cfg, self.dtype, name=f"layer_{i}")(
+        x, piece_mask, deterministic
+      )
     pooled = nn.Dense(cfg.hidden_size, dtype=self.dtype, name="pooler")(x[:, 0])
     return x, jnp.tanh(pooled)

@@ -32,7 +32,7 @@ def normalise(x, eps=1e-12):
   return x * jax.lax.rsqrt(jnp.maximum(squared, eps**2))
 
 
-def other_pairs(weight, image_id=None):
+def other_pairs(weight, image_id=None, replicate=lambda x: x):
   """[B, B] bool: may row j be a negative of row i?
 
   Not its own, none of weight 0, and none that shows the same picture: the
@@ -41,11 +41,12 @@ def other_pairs(weight, image_id=None):
   Args:
     weight: [B], 0 for rows without a picture and rows that only pad.
     image_id: [B] int, equal for equal pictures; None = all differ.
+    replicate: see `nt_xent`.
   """
   own = jnp.eye(weight.shape[0], dtype=bool)
   if image_id is not None:
-    own |= image_id[:, None] == image_id[None, :]
-  return ~own & (weight > 0)[None, :]
+    own |= image_id[:, None] == replicate(image_id)[None, :]
+  return ~own & (replicate(weight) > 0)[None, :]
 
 
 def _masked_logsumexp(logits, mask, axis):
@@ -85,7 +86,7 @@ def nt_xent(
     "imd,jnd->imjn", z, columns, precision=jax.lax.Precision.HIGHEST
   )
   similarity /= temperature  # [B, 2, B, 2]
-  negatives = other_pairs(weight, image_id)[:, None, :, None]
+  negatives = other_pairs(weight, image_id, replicate)[:, None, :, None]
   own = jnp.eye(len(weight), dtype=bool)[:, None, :, None]
   partner = own & ~jnp.eye(2, dtype=bool)[None, :, None, :]  # [B, 2, B, 2]
   positive = jnp.sum(jnp.where(partner, similarity, 0), axis=(2, 3))  # [B, 2]
@@ -102,7 +103,9 @@ def clip_loss(
   of the other side only. Arguments and result as in `nt_xent`.
   """
   text, image = normalise(text), normalise(image)
-  allowed = other_pairs(weight, image_id) | jnp.eye(len(weight), dtype=bool)
+  allowed = other_pairs(weight, image_id, replicate) | jnp.eye(
+    len(weight), dtype=bool
+  )
 
   def total(rows, columns):  # log sum over what a row is compared with, [B]
     similarity = jnp.einsum(

@@ -85,8 +85,10 @@ class Vit(nn.Module):
     x += positions[None].astype(x.dtype)
     if clip:
       x = layer_norm(cfg.layer_norm_eps, self.dtype, "pre_norm")(x)
+    # In the backward pass a layer is computed again from its input alone.
+    Layer = nn.remat(VitLayer) if cfg.remat else VitLayer
     for i in range(cfg.num_layers):
-      x = VitLayer(cfg, self.dtype, name=f"layer_{i}")(x)
+      x = Layer(cfg, self.dtype, name=f"layer_{i}")(x)
     if not clip:
       x = layer_norm(cfg.layer_norm_eps, self.dtype, "final_norm")(x)
     return x

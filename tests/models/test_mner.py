@@ -162,3 +162,33 @@ def test_words_are_their_first_pieces(tiny, change, random_batch):
   np.testing.assert_array_equal(
     apply(released, params, moved).emissions, before
   )
+
+
+def test_remat_keeps_less_and_changes_no_gradient(tiny, change, random_batch):
+  batch = random_batch(tiny, 16, 32)
+  params = init(tiny)
+
+  def loss(config, params):
+    out = MultimodalNER(config).apply(
+      {"params": params}, batch, deterministic=False,
+      rngs={"dropout": jax.random.key(1)},
+    )  # fmt: skip
+    return losses(config, out, batch)[0]
+
+  def measure(config):
+    def backward(params):  # holds what the backward pass needs
+      return jax.vjp(functools.partial(loss, config), params)[1]
+
+    kept = sum(
+      math.prod(x.shape)
+      for x in jax.tree.leaves(jax.eval_shape(backward, params))
+    )
+    return jax.jit(jax.grad(functools.partial(loss, config)))(params), kept
+
+  plain, kept = measure(tiny)
+  again, less = measure(
+    change(tiny, model__text__remat=True, model__vit__remat=True)
+  )
+  for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+  assert less < 0.6 * kept
