@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import mner_jax
-from mner_jax import evaluation, training
+from mner_jax import evaluation, stopping, training
 from mner_jax.config import from_config_dict
 from mner_jax.launch import launch
 
@@ -45,8 +45,9 @@ def main():
   workdir = _WORKDIR.value or f"runs/{pathlib.Path(config_file).stem}"
   trained = training.train(config, workdir, _STOP_AT.value)
   if trained is not None:
-    scores = evaluation.evaluate(trained, workdir, "test")
-    evaluation.write(scores, workdir, "test")
+    with stopping.exit_when_asked():
+      scores = evaluation.evaluate(trained, workdir, "test")
+      evaluation.write(scores, workdir, "test")
     if jax.process_index() == 0:
       print(evaluation.table(scores))
 
