@@ -8,6 +8,7 @@ scored and used. A damaged one goes to `checkpoints_damaged/k`.
 """
 
 import json
+import re
 import sys
 
 import jax
@@ -274,9 +275,9 @@ def _say(text):
 
 def _reason(error):
   text = str(error).strip() or type(error).__name__
-  # tensorstore's own words for it are long.
-  if "No space left" in text:
-    return "No space left on device"
+  # tensorstore writes a page around what the system said.
+  if found := re.search(r"([^:\[\]]+) \[os_error_code", text):
+    return found[1].strip()
   return text.splitlines()[0][:200]
 
 

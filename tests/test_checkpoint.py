@@ -114,6 +114,7 @@ def test_any_damage_to_any_file_is_found(saved, tmp_path, capsys):
       checkpoint.save(workdir, 3, state_of(3), SCORES[3])
       assert checkpoint.latest_step(workdir) == 3
     # The best is used or nothing is.
+    name = rng.choice(names(saved, 1))
     damage(workdir / "checkpoints" / "1" / name, kind, rng)
     with pytest.raises(UserError, match=f"/1: damaged: {name}"):
       checkpoint.restore_best(workdir, ABSTRACT.params)
