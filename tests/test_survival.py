@@ -6,6 +6,8 @@ MNER_KILLS=20 kills the run twenty times instead of five.
 import json
 import os
 import random
+import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -262,3 +264,56 @@ def test_batches_that_are_not_finite(start, tmp_path):
   assert bad == [{"step": s, "skipped": "crf"} for s in (6, 21)]
   steps = [line["step"] for line in lines if "valid_f1" not in line]
   assert steps == list(range(1, 61))
+
+
+def pair(start, workdir, *arguments, before=("", "")):
+  """Two processes of one run, two devices each: [(exit code, out, err)]."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  processes = [
+    start(
+      workdir, f"--coordinator=127.0.0.1:{port}", "--num_processes=2",
+      f"--process_id={i}", *arguments, before=code, JAX_NUM_CPU_DEVICES="2",
+    )
+    for i, code in enumerate(before)
+  ]  # fmt: skip
+  said = [process.communicate(timeout=300) for process in processes]
+  return [(p.returncode, *x) for p, x in zip(processes, said, strict=True)]
+
+
+def losses(workdir):
+  text = (workdir / "metrics.jsonl").read_text()
+  lines = [json.loads(line) for line in text.splitlines()]
+  return {x["step"]: x["loss"] for x in lines if "loss" in x}
+
+
+def test_two_processes_go_on_with_one_and_stop_together(
+  start, undisturbed, tmp_path
+):
+  """One device -> 2 x 2 devices; SIGTERM to one of the two: both save."""
+  finish(start(tmp_path / "run", "--stop_at=10"))
+  shutil.copytree(tmp_path / "run", tmp_path / "stopped")
+  arguments = ("--stop_at=30", "--config.train.log_every=3")
+  for code, _, err in pair(start, tmp_path / "run", *arguments):
+    assert code == 0, err
+  got, want = losses(tmp_path / "run"), losses(undisturbed[0])
+  assert max(got) == 30
+  for step, loss in got.items():
+    # What differs by rounding grows: only the first losses are compared.
+    if step <= 15:
+      assert loss == pytest.approx(want[step], rel=1e-5), step
+  signalled = SIGNALLED.format(module="mner_jax.sharding", name="put_batch",
+                               call=4)  # fmt: skip
+  workdir = tmp_path / "stopped"
+  ends = pair(start, workdir, *arguments, before=("", signalled))
+  assert [code for code, _, _ in ends] == [EXIT_STOPPED] * 2, ends
+  # It came in step 14; they agree at every third.
+  assert all("stopped at step 15;" in out for _, out, _ in ends), ends
+  assert (workdir / "checkpoints" / "15").is_dir()
+  for code, _, err in pair(start, workdir, *arguments):
+    assert code == 0, err
+  name = "metrics.jsonl"
+  assert (workdir / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+  for x, y in zip(arrays(workdir), arrays(tmp_path / "run"), strict=True):
+    assert x.tobytes() == y.tobytes()
