@@ -13,8 +13,8 @@ from absl import flags
 from ml_collections import config_flags
 
 import mner_jax
-from mner_jax import evaluation, training
-from mner_jax.config import from_config_dict
+from mner_jax import evaluation, stopping, training
+from mner_jax.config import UserError, from_config_dict
 from mner_jax.launch import launch
 
 _CONFIGS = pathlib.Path(mner_jax.__file__).parent / "configs"
@@ -35,18 +35,43 @@ _DISTRIBUTED = flags.DEFINE_bool(
   False,
   "One of several processes (found on Cloud TPU, Slurm, Kubernetes).",
 )
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator",
+  None,
+  "One of several processes elsewhere: HOST:PORT of process 0, with",
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many, and")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "which, from 0.")
+
+
+def _join_processes():
+  given = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  alone = given == (None, None, None)
+  if alone and not _DISTRIBUTED.value:
+    return
+  if not alone and None in given:
+    raise UserError(
+      "--coordinator, --num_processes and --process_id go together"
+    )
+  # It would take SIGTERM from the run, see mner_jax/stopping.py.
+  jax.config.update("jax_enable_preemption_service", False)
+  try:
+    jax.distributed.initialize(*given)
+  except (ValueError, RuntimeError) as error:
+    reason = (str(error).strip() or "no reason given").splitlines()[0]
+    raise UserError(f"cannot join the other processes ({reason})") from None
 
 
 def main():
-  if _DISTRIBUTED.value:
-    jax.distributed.initialize()
+  _join_processes()
   config = from_config_dict(_CONFIG.value)
   config_file = flags.FLAGS["config"].config_filename
   workdir = _WORKDIR.value or f"runs/{pathlib.Path(config_file).stem}"
   trained = training.train(config, workdir, _STOP_AT.value)
   if trained is not None:
-    scores = evaluation.evaluate(trained, workdir, "test")
-    evaluation.write(scores, workdir, "test")
+    with stopping.exit_when_asked():
+      scores = evaluation.evaluate(trained, workdir, "test")
+      evaluation.write(scores, workdir, "test")
     if jax.process_index() == 0:
       print(evaluation.table(scores))
 

@@ -152,6 +152,9 @@ class TrainConfig:
   # which the authors' code selects by, under its own name: best test epoch.
   score_test: bool = False
   log_every: int = 10
+  # Batches of a run that may be left out because their loss or gradient is
+  # not finite; one more stops it.
+  skip_nonfinite: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,6 +219,8 @@ RESUMABLE = (
   "train.log_every",
   "model.text.remat",
   "model.vit.remat",
+  # It changes nothing before the batch that a run stopped at.
+  "train.skip_nonfinite",
   "mesh.data",
   "mesh.fsdp",
   "mesh.tensor",
@@ -292,7 +297,7 @@ def validate(config):
   for name, value in positive.items():
     if value <= 0:
       raise UserError(f"config: {name} must be above 0, not {value!r}")
-  for name in ("eval_every", "checkpoint_every"):
+  for name in ("eval_every", "checkpoint_every", "skip_nonfinite"):
     if getattr(config.train, name) < 0:
       raise UserError(f"config: train.{name} must be 0 or above")
   if config.optim.warmup_steps < 0:

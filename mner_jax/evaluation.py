@@ -14,7 +14,7 @@ import seqeval.metrics
 import seqeval.scheme
 from etils import epath
 
-from mner_jax import checkpoint, sharding
+from mner_jax import checkpoint, files, sharding
 from mner_jax.data import batches, builders, schemes, wordpiece
 from mner_jax.data.synthetic import corpus
 from mner_jax.models import crf
@@ -53,8 +53,11 @@ class Evaluator:
     )
     self._viterbi = jax.jit(crf.viterbi)
 
-  def emissions(self, params, examples):
-    """The emissions of each sentence, [words, K] each, whole."""
+  def emissions(self, params, examples, before_batch=lambda step: None):
+    """The emissions of each sentence, [words, K] each, whole.
+
+    `before_batch` is called with the number of each batch and may raise.
+    """
     process = (jax.process_index(), jax.process_count())
     plan = examples.plan()
     parts = [None] * len(examples.windows)
@@ -62,6 +65,7 @@ class Evaluator:
     for step, batch in enumerate(
       batches.load(examples, plan, steps, process=process)
     ):
+      before_batch(step)
       rows = self._emissions(params, sharding.put_batch(batch, self._mesh))
       rows = jax.device_get(rows)
       for row, window in enumerate(plan.batch(step)[1]):
@@ -73,9 +77,9 @@ class Evaluator:
       whole[window.sentence].append(part)
     return [np.concatenate(parts) for parts in whole]
 
-  def predict(self, params, examples):
+  def predict(self, params, examples, **options):
     """The tags of each sentence, as lists of strings."""
-    emissions = self.emissions(params, examples)
+    emissions = self.emissions(params, examples, **options)
     scores = crf.Scores(**jax.device_get(params["crf"]))
     # Equal lengths together: little padding, few shapes to compile.
     by_length = collections.defaultdict(list)
@@ -95,9 +99,9 @@ class Evaluator:
           tags[i] = [self._tags[t] for t in paths[row, : lengths[row]]]
     return tags
 
-  def score(self, params, examples):
+  def score(self, params, examples, **options):
     """Predicts a split and scores it: see `score`."""
-    return score(examples, self.predict(params, examples))
+    return score(examples, self.predict(params, examples, **options))
 
 
 def _scores(gold, predicted):
@@ -259,4 +263,4 @@ def write(scores, workdir, split):
   """Writes `<split>_metrics.json`; process 0 only."""
   if jax.process_index() == 0:
     path = epath.Path(workdir) / f"{split}_metrics.json"
-    path.write_text(json.dumps(scores, indent=2) + "\n")
+    files.write(path, json.dumps(scores, indent=2) + "\n")

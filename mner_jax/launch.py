@@ -34,9 +34,10 @@ def launch(main, *, config_from_workdir=False, arguments=False):
     return rest
 
   def run(argv):
-    # TFDS and Orbax tell of every file they touch.
+    # TFDS and Orbax tell of every file they touch, and of an error before they
+    # raise it.
     if not flags.FLAGS["verbosity"].present:
-      logging.set_verbosity(logging.ERROR)
+      logging.set_verbosity(logging.FATAL)
     try:
       main(*argv[1:])
     except UserError as error:

@@ -13,6 +13,8 @@ import time
 import jax
 import tqdm
 
+from mner_jax import files, finite
+from mner_jax.config import UserError
 from mner_jax.data import dataset
 
 _PLAIN_SECONDS = 10  # between lines where there is no terminal
@@ -21,20 +23,40 @@ _PLAIN_SECONDS = 10  # between lines where there is no terminal
 class Log:
   """The logs of one run, from one start to its end."""
 
-  def __init__(self, workdir, config, plan, first_step, total_steps):
+  def __init__(self, workdir, config, examples, plan, steps, scored):
+    """Of the run in `workdir`.
+
+    Args:
+      workdir: a path.
+      config: its Config.
+      examples: {split: batches.Examples}.
+      plan: the Plan of training.
+      steps: (done before this start, all).
+      scored: whether the state it starts from has been evaluated.
+    """
+    first_step, total_steps = steps
     self._main = jax.process_index() == 0
     self._every = config.train.log_every
     self._batch_size = config.train.batch_size
     self._per_epoch = plan.steps_per_epoch
     self._first, self._total = first_step, total_steps
-    self._pending = None  # (step, metrics on the device)
+    self._recent = []  # (step, metrics on the device), of all since a flush
+    self._due = False  # whether the last of these is to be written
     self._shown = {}
     self._files = {}
+    path = workdir / "metrics.jsonl"
+    before = _kept(path, first_step, scored)
+    skipped = sum("skipped" in line for line, _ in before)
+    self._guard = finite.Guard(
+      config.train.skip_nonfinite, skipped, examples["train"], plan
+    )
     if not self._main:
       return
     for name in ("metrics", "timing"):
       path = workdir / f"{name}.jsonl"
-      _cut(path, first_step)
+      # Whole or not at all: no line may be lost to a kill.
+      kept = _kept(path, first_step, scored)
+      files.write(path, "".join(text for _, text in kept))
       self._files[name] = path.open("a")
     self._bar = tqdm.tqdm(
       total=total_steps, initial=first_step, unit="step", dynamic_ncols=True,
@@ -87,20 +109,30 @@ class Log:
 
   def step(self, step, metrics):
     """Takes the metrics of update `step`; writes those of the one before."""
-    self.flush()
+    if self._due:
+      self.flush()
+    self._recent.append((step, metrics))
+    self._due = step % self._every == 0
     if self._main:
       self._bar.update()
-      if step % self._every == 0:
-        self._pending = (step, metrics)
 
   def flush(self):
-    """Writes what is pending: the one place that waits for the device."""
-    if self._pending is None:
+    """Checks and writes what is pending: the one wait for the device.
+
+    Raises a UserError at a step whose numbers are not finite.
+    """
+    recent, self._recent = self._recent, []
+    due, self._due = self._due, False
+    bad = None
+    for step, metrics in jax.device_get(recent):
+      if bad := self._guard.check(step, metrics):
+        self._write("metrics", {"step": step, "skipped": bad})
+        self.say(f"step {step}: {bad} is not finite; this batch is left out")
+    if not (due and self._main):
       return
-    step, metrics = self._pending
-    self._pending = None
-    metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
-    self._write("metrics", {"step": step, **metrics})
+    metrics = {k: float(v) for k, v in metrics.items() if k != "finite"}
+    if not bad:
+      self._write("metrics", {"step": step, **metrics})
     now = time.monotonic()
     rate = (step - self._clock_step) * self._batch_size / (now - self._clock)
     timing = {
@@ -123,21 +155,27 @@ class Log:
         + f"  {left:.0f} s left"
       )
 
-  def evaluation(self, step, f1, test_f1=None):
-    """The dev score after update `step`; the test score where it is asked."""
+  def evaluation(self, step, scores):
+    """The F1 after update `step` of each split that was scored, dev first."""
     if not self._main:
       return
-    scores = {"valid_f1": f1}
-    if test_f1 is not None:
-      scores["test_f1"] = test_f1
+    scores = {f"{split}_f1": f1 for split, f1 in scores.items()}
     self._write("metrics", {"step": step, **scores})
-    self._shown["dev F1"] = f"{f1:.4f}"
+    self._shown["dev F1"] = f"{scores['valid_f1']:.4f}"
     said = "  ".join(f"{k} {v:.4f}" for k, v in scores.items())
     self.say(f"step {step}/{self._total}  {said}")
 
   def _write(self, name, line):
-    self._files[name].write(json.dumps(line) + "\n")
-    self._files[name].flush()
+    if not self._main:
+      return
+    try:
+      self._files[name].write(json.dumps(line) + "\n")
+      self._files[name].flush()
+    except OSError as error:
+      raise UserError(
+        f"{name}.jsonl: cannot be written ({error.strerror or error}); the"
+        " last checkpoint is as it was"
+      ) from None
 
   def close(self):
     """Writes what is pending and closes the files."""
@@ -148,13 +186,26 @@ class Log:
         file.close()
 
 
-def _cut(path, last_step):
-  """Drops the lines of a log that are after `last_step` or unfinished."""
+def _kept(path, last_step, scored):
+  """[(values, text)] of a log's whole lines up to `last_step`.
+
+  Without its score where that is not in the checkpoint: it comes again.
+  """
   if not path.exists():
-    return
-  kept = [
-    line
-    for line in path.read_text().splitlines(keepends=True)
-    if line.endswith("\n") and json.loads(line)["step"] <= last_step
-  ]
-  path.write_text("".join(kept))
+    return []
+  kept = []
+  lines = path.read_text().splitlines(keepends=True)
+  for number, text in enumerate(lines, 1):
+    if not text.endswith("\n"):
+      break  # the run was killed while it wrote this
+    try:
+      line = json.loads(text)
+      after = line["step"] > last_step
+    except (ValueError, KeyError, TypeError):
+      raise UserError(
+        f"{path}:{number}: not a line of this log; correct or remove it"
+      ) from None
+    again = line["step"] == last_step and "valid_f1" in line and not scored
+    if not (after or again):
+      kept.append((line, text))
+  return kept

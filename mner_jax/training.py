@@ -6,8 +6,8 @@ Every random choice of step k is drawn from (the state's key, k) or from
 bytes as one that was not.
 """
 
+import contextlib
 import re
-import signal
 import sys
 from typing import Any, NamedTuple
 
@@ -17,14 +17,20 @@ import optax
 from etils import epath
 from flax import traverse_util
 
-from mner_jax import checkpoint, evaluation, hub, pretrained, sharding
+from mner_jax import (
+  checkpoint,
+  evaluation,
+  files,
+  finite,
+  hub,
+  pretrained,
+  sharding,
+  stopping,
+)
 from mner_jax.config import UserError
 from mner_jax.data import batches, builders, dataset, wordpiece
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.progress import Log
-
-# "Temporary failure, try again": stopped by a signal, everything is saved.
-EXIT_STOPPED = 75
 
 
 class TrainState(NamedTuple):
@@ -81,7 +87,10 @@ def make_train_step(config, tx, mesh=None):
   replicate = sharding.replicate(mesh)
 
   def train_step(state, batch):
-    """State after k updates, batch k -> state after k + 1, metrics of k."""
+    """State after k updates, batch k -> state after k + 1, metrics of k.
+
+    A loss or gradient that is not finite updates nothing but the step.
+    """
     key = jax.random.wrap_key_data(state.rng)
     rngs = {"dropout": jax.random.fold_in(key, state.step)}
     trainable, frozen = split_frozen(state.params, config.optim.frozen)
@@ -93,8 +102,15 @@ def make_train_step(config, tx, mesh=None):
 
     (loss, parts), grads = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
     updates, opt_state = tx.update(grads, state.opt_state, trainable)
-    trainable = optax.apply_updates(trainable, updates)
-    metrics = {"loss": loss, **parts, "grad_norm": optax.tree.norm(grads)}
+    updated = optax.apply_updates(trainable, updates)
+    grad_norm = optax.tree.norm(grads)
+    trainable, opt_state = finite.keep(
+      jnp.isfinite(loss) & jnp.isfinite(grad_norm),
+      (updated, opt_state),
+      (trainable, state.opt_state),
+    )
+    metrics = {"loss": loss, **parts, "grad_norm": grad_norm}
+    metrics["finite"] = finite.groups(grads)
     params = merge(trainable, frozen)
     return TrainState(state.step + 1, params, opt_state, state.rng), metrics
 
@@ -186,11 +202,19 @@ def train(config, workdir, stop_at=None):
 
   Returns:
     The resolved config, for the evaluation of the run; None if it stopped
-    before the end.
+    before the end. A signal to stop ends the process: EXIT_STOPPED.
   """
   workdir = epath.Path(workdir)
-  stop = _StopSignal()
+  with contextlib.ExitStack() as stack:
+    if jax.process_index() == 0:
+      stack.enter_context(files.lock(workdir))
+    stop = stack.enter_context(stopping.StopSignal(config.train.log_every))
+    config, last_step, total_steps = _run(config, workdir, stop_at, stop)
+  return config if last_step == total_steps else None
 
+
+def _run(config, workdir, stop_at, stop):
+  """See `train`; returns (resolved config, last step, total steps)."""
   # Mesh and data.
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch_size(config.train.batch_size, mesh)
@@ -224,73 +248,63 @@ def train(config, workdir, stop_at=None):
     abstract,
     state_sharding,
   )
-  with checkpoint.open_checkpoints(workdir, writer=True) as checkpoints:
-    # Own latest checkpoint > init_from > published weights > from scratch.
-    first_step = checkpoint.latest_step(checkpoints)
-    if first_step is not None:
-      state = checkpoint.restore(checkpoints, first_step, placed)
+  # Own latest checkpoint > init_from > published weights > from scratch.
+  first_step = checkpoint.latest_step(workdir)
+  if first_step is not None:
+    state = checkpoint.restore(workdir, first_step, placed)
+    scored = checkpoint.score(workdir, first_step) is not None
+  else:
+    first_step, scored = 0, False
+    if config.init_from:
+      known = checkpoint.initial_params(config, placed.params)
     else:
-      first_step = 0
-      if config.init_from:
-        known = checkpoint.initial_params(config, placed.params)
-      else:
-        known = pretrained.load(config, placed.params)
-      state = init_around(init, known, state_sharding, seed_key)
-    last_step = total_steps if stop_at is None else min(stop_at, total_steps)
-    log = Log(workdir, config, plan, first_step, total_steps)
-    log.start(examples, abstract.params)
+      known = pretrained.load(config, placed.params)
+    state = init_around(init, known, state_sharding, seed_key)
+  last_step = total_steps if stop_at is None else min(stop_at, total_steps)
+  log = Log(workdir, config, examples, plan, (first_step, total_steps), scored)
+  log.start(examples, abstract.params)
 
-    # The loop. Step k of it turns the state after k updates into k + 1.
-    loader = batches.load(
-      examples["train"], plan, (first_step, last_step), process=process
-    )
-    if stop.requested:  # while compiling or reading: nothing new to save
-      last_step = first_step
-    for step in range(first_step, last_step):
-      with log.waiting():
-        batch = next(loader)
-      state, metrics = train_step(state, sharding.put_batch(batch, mesh))
-      # The device works on this step while the one before is written.
-      log.step(step + 1, metrics)
-      done = step + 1
-      f1 = None
-      if done % eval_every == 0 or done == total_steps:
-        with log.pause():
-          f1 = evaluator.score(state.params, examples["valid"])["f1"]
-          test_f1 = None
-          if config.train.score_test:
-            test_f1 = evaluator.score(state.params, examples["test"])["f1"]
-          log.evaluation(done, f1, test_f1)
-      stopping = done == last_step or stop.requested
-      if f1 is not None or stopping or done % checkpoint_every == 0:
-        with log.pause():
-          checkpoint.save(checkpoints, done, state, f1)
-      if stop.requested:
-        last_step = done
-        break
-    log.close()
-  if stop.requested:
-    print(f"stopped at step {last_step}; the same command goes on")
-    sys.exit(EXIT_STOPPED)
-  stop.restore()
-  return config if last_step == total_steps else None
+  def evaluate(step):
+    """Dev F1 of the state; raises `Stopped` if that is asked for meanwhile."""
+    scores = {}
+    for split in ("valid", "test") if config.train.score_test else ("valid",):
+      scores[split] = evaluator.score(
+        state.params, examples[split], before_batch=stop.check
+      )["f1"]
+    log.evaluation(step, scores)
+    return scores["valid"]
 
-
-class _StopSignal:
-  """SIGTERM and Ctrl-C ask for a stop; a second one ends at once."""
-
-  def __init__(self):
-    self.requested = False
-    self._before = {
-      number: signal.signal(number, self._handle)
-      for number in (signal.SIGTERM, signal.SIGINT)
-    }
-
-  def restore(self):
-    """Gives the signals back to who had them before."""
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-
-  def _handle(self, number, frame):
-    self.requested = True
-    signal.signal(number, signal.SIG_DFL)
+  # The loop: the state after `step` updates is evaluated and saved, then
+  # batch `step` makes one more. A run goes on at the top of it.
+  loader = batches.load(
+    examples["train"], plan, (first_step, last_step), process=process
+  )
+  for step in range(first_step, max(first_step, last_step) + 1):
+    new = step > first_step
+    f1, stopped = None, stop.agreed(step)
+    due = step > 0 and (step % eval_every == 0 or step == total_steps)
+    if due and not stopped and (new or not scored):
+      with log.pause():
+        try:
+          f1 = evaluate(step)
+          if not new:
+            checkpoint.add_score(workdir, step, f1)
+        except stopping.Stopped:
+          stopped = True
+    stopped = stopped or stop.agreed(step)
+    ending = stopped or step >= last_step
+    if new and (due or ending or step % checkpoint_every == 0):
+      with log.pause():
+        checkpoint.save(workdir, step, state, f1)
+    if ending:
+      break
+    with log.waiting():
+      batch = next(loader)
+    state, metrics = train_step(state, sharding.put_batch(batch, mesh))
+    # The device works on this step while the one before is written.
+    log.step(step + 1, metrics)
+  log.close()
+  if stopped:
+    print(f"stopped at step {step}; the same command goes on")
+    sys.exit(stopping.EXIT_STOPPED)
+  return config, step, total_steps

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from mner_jax import checkpoint, pretrained, sharding, training
 from mner_jax import config as config_lib
-from mner_jax import pretrained, sharding, training
 from mner_jax.benchmark import aot
 from mner_jax.config import MeshConfig, UserError
 
@@ -18,21 +18,26 @@ STEPS = 2
 NO_GRADIENT = r"key/bias|fusion/resnet/attention/(query|key)"
 
 
-def run(config, mesh_config, devices, batch):
-  """Loss of each of STEPS updates and the state after them."""
-  mesh = sharding.make_mesh(mesh_config, devices)
+@functools.cache
+def program(config, mesh_config, count):
+  """(mesh, shardings of the state, initial state, step), compiled once."""
+  mesh = sharding.make_mesh(mesh_config, jax.devices()[:count])
   tx = training.make_optimizer(config.optim, 100)
   init = training.make_init(config, tx)
   key = jax.random.key_data(jax.random.key(0))
   placed = sharding.shardings(jax.eval_shape(init, key), mesh)
-  state = jax.jit(init, out_shardings=placed)(key)
   step = jax.jit(
     training.make_train_step(config, tx, mesh),
     in_shardings=(placed, sharding.batch_sharding(mesh)),
     out_shardings=(placed, sharding.replicated(mesh)),
-    donate_argnums=0,
   )
-  losses = []
+  return mesh, placed, jax.jit(init, out_shardings=placed)(key), step
+
+
+def run(config, mesh_config, count, batch, state=None):
+  """Loss of each of STEPS updates and the state after them."""
+  mesh, _, first, step = program(config, mesh_config, count)
+  state, losses = first if state is None else state, []
   for _ in range(STEPS):
     state, metrics = step(state, sharding.put_batch(batch, mesh))
     losses.append(float(metrics["loss"]))
@@ -42,13 +47,13 @@ def run(config, mesh_config, devices, batch):
 @pytest.fixture(scope="module")
 def one_device(tiny, random_batch):
   batch = random_batch(tiny, 8, 16)
-  return batch, *run(tiny, MeshConfig(1, 1, 1), jax.devices()[:1], batch)
+  return batch, *run(tiny, MeshConfig(1, 1, 1), 1, batch)
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
 def test_a_mesh_computes_what_one_device_does(tiny, one_device, shape):
   batch, want_losses, want = one_device
-  losses, state = run(tiny, MeshConfig(*shape), jax.devices(), batch)
+  losses, state = run(tiny, MeshConfig(*shape), 8, batch)
   np.testing.assert_allclose(losses, want_losses, rtol=1e-5)
   for path, got in jax.tree_util.tree_leaves_with_path(state.params):
     name = sharding.path_name(path)
@@ -73,6 +78,31 @@ def test_a_mesh_computes_what_one_device_does(tiny, one_device, shape):
     assert moments
     for name in moments:
       assert pieces[name] == pieces[re.sub(r".*/[mn]u/", "params/", name)]
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 1), (2, 2, 2), (1, 1, 1)])
+def test_a_checkpoint_goes_on_on_another_mesh(
+  tiny, one_device, shape, tmp_path
+):
+  batch, _, _ = one_device
+  config = MeshConfig(8, 1, 1)
+  _, state = run(tiny, config, 8, batch)
+  checkpoint.save(tmp_path, STEPS, state)
+  want_losses, _ = run(tiny, config, 8, batch, state)
+  other, count = MeshConfig(*shape), math.prod(shape)
+  _, placed, first, _ = program(tiny, other, count)
+  abstract = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    first, placed,
+  )  # fmt: skip
+  restored = checkpoint.restore(tmp_path, STEPS, abstract)
+  jax.tree.map(np.testing.assert_array_equal, restored, state)
+  for x, s in zip(
+    jax.tree.leaves(restored), jax.tree.leaves(placed), strict=True
+  ):
+    assert x.sharding == s
+  losses, _ = run(tiny, other, count, batch, restored)
+  np.testing.assert_allclose(losses, want_losses, rtol=1e-5)
 
 
 def test_frozen_parameters_have_no_state_and_do_not_move(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mner_jax.training import EXIT_STOPPED
+from mner_jax.stopping import EXIT_STOPPED
 from tests.test_training import ROOT, TINY, environment, write_corpus
 
 

@@ -111,7 +111,7 @@ def test_a_run_leaves_what_it_promises(run):
   workdir, result = run
   assert {p.name for p in workdir.iterdir()} == {
     "config.json", "tokenizer", "metrics.jsonl", "timing.jsonl",
-    "checkpoints", "test_metrics.json",
+    "checkpoints", "test_metrics.json", "lock",
   }  # fmt: skip
   scores = json.loads((workdir / "test_metrics.json").read_text())
   assert set(scores["per_language"]) == {"de", "en"}
@@ -157,9 +157,8 @@ def arrays(workdir):
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
     jax.eval_shape(init, key),
   )
-  with checkpoint.open_checkpoints(workdir) as checkpointer:
-    step = checkpoint.latest_step(checkpointer)
-    state = checkpoint.restore(checkpointer, step, abstract)
+  step = checkpoint.latest_step(workdir)
+  state = checkpoint.restore(workdir, step, abstract)
   return [np.asarray(x) for x in jax.tree.leaves(state)]
 
 

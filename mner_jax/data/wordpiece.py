@@ -13,6 +13,7 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
+from mner_jax import files
 from mner_jax.config import UserError
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = (
@@ -103,8 +104,7 @@ def published(folder):
 
 def save(tokenizer, folder):
   """Writes `tokenizer.json`, the file that `load` reads."""
-  folder.mkdir(parents=True, exist_ok=True)
-  (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True))
+  files.write(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
 
 
 def load(folder):
