@@ -145,6 +145,7 @@ class TrainConfig:
   """The loop; intervals in steps, 0 = once an epoch."""
 
   batch_size: int = 32  # over all devices and hosts
+  accumulate: int = 1  # parts of a batch that are computed one after the other
   epochs: int = 8
   eval_every: int = 0
   checkpoint_every: int = 0
@@ -288,6 +289,7 @@ def validate(config):
     "model.resnet.image_size": model.resnet.image_size,
     "model.fusion_heads": model.fusion_heads,
     "train.batch_size": config.train.batch_size,
+    "train.accumulate": config.train.accumulate,
     "train.epochs": config.train.epochs,
     "train.log_every": config.train.log_every,
     "data.workers": config.data.workers,
@@ -311,6 +313,11 @@ def validate(config):
       ) from None
   if not 0 <= config.loss.alpha <= 1:
     raise UserError(f"config: loss.alpha is {config.loss.alpha}, not in [0, 1]")
+  if config.train.batch_size % config.train.accumulate:
+    raise UserError(
+      f"config: train.batch_size {config.train.batch_size} is not a multiple of"
+      f" train.accumulate {config.train.accumulate}"
+    )
   if config.data.resize < 0:
     raise UserError("config: data.resize must be 0 or above")
   if not config.data.languages:

@@ -7,6 +7,7 @@ bytes as one that was not.
 """
 
 import contextlib
+import functools
 import re
 import sys
 from typing import Any, NamedTuple
@@ -92,15 +93,24 @@ def make_train_step(config, tx, mesh=None):
     A loss or gradient that is not finite updates nothing but the step.
     """
     key = jax.random.wrap_key_data(state.rng)
-    rngs = {"dropout": jax.random.fold_in(key, state.step)}
+    key = jax.random.fold_in(key, state.step)
     trainable, frozen = split_frozen(state.params, config.optim.frozen)
 
-    def loss_fn(trainable):
+    def loss_fn(trainable, batch, key):
       variables = {"params": merge(trainable, frozen)}
-      output = model.apply(variables, batch, deterministic=False, rngs=rngs)
+      output = model.apply(
+        variables, batch, deterministic=False, rngs={"dropout": key}
+      )
       return losses(config, output, batch, replicate)
 
-    (loss, parts), grads = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
+    gradient = jax.value_and_grad(loss_fn, has_aux=True)
+    if config.train.accumulate == 1:
+      (loss, parts), grads = gradient(trainable, batch, key)
+    else:
+      (loss, parts), grads = accumulate(
+        functools.partial(gradient, trainable), batch, key,
+        config.train.accumulate,
+      )  # fmt: skip
     updates, opt_state = tx.update(grads, state.opt_state, trainable)
     updated = optax.apply_updates(trainable, updates)
     grad_norm = optax.tree.norm(grads)
@@ -115,6 +125,43 @@ def make_train_step(config, tx, mesh=None):
     return TrainState(state.step + 1, params, opt_state, state.rng), metrics
 
   return train_step
+
+
+def accumulate(gradient, batch, key, parts):
+  """The mean of `gradient` over the parts of a batch, one after the other.
+
+  Each part counts by its sentences, so that the CRF's loss and gradient are
+  those of the whole batch. The contrastive loss is not: its negatives are
+  those of a part.
+
+  Args:
+    gradient: function (batch, key) -> tree of means over the batch.
+    batch: {name: [B, ...]}; B is a multiple of `parts`.
+    key: of the step's dropout.
+    parts: micro-batches; only one at a time needs memory.
+  """
+
+  def split(x):
+    # Every part takes rows of every device, so that no row moves.
+    return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+
+  micro = jax.tree.map(split, batch)  # [parts, B / parts, ...]
+  keys = jax.random.split(key, parts)
+  total = jnp.maximum(jnp.sum(batch["weight"]), 1)
+
+  def add(mean, inputs):
+    part, key = inputs
+    share = jnp.sum(part["weight"]) / total
+    return jax.tree.map(
+      lambda m, x: m + share * x, mean, gradient(part, key)
+    ), None
+
+  first = jax.tree.map(lambda x: x[0], micro)
+  zero = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype),
+    jax.eval_shape(gradient, first, keys[0]),
+  )
+  return jax.lax.scan(add, zero, (micro, keys))[0]
 
 
 def make_init(config, tx):
@@ -218,6 +265,9 @@ def _run(config, workdir, stop_at, stop):
   # Mesh and data.
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch_size(config.train.batch_size, mesh)
+  sharding.check_batch_size(
+    config.train.batch_size // config.train.accumulate, mesh
+  )
   config, examples = prepare(config, workdir)
   process = (jax.process_index(), jax.process_count())
   plan = examples["train"].plan(seed=config.seed)

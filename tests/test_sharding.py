@@ -213,3 +213,26 @@ def _trainable(config):
   key = jax.random.key_data(jax.random.key(0))
   params = jax.eval_shape(init, key).params
   return training.split_frozen(params, config.optim.frozen)[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (8, 1, 1)])
+def test_accumulation_is_one_batch_to_the_crf(
+  tiny, change, random_batch, shape
+):
+  """Without pictures and dropout the parts make up the whole exactly."""
+  text = change(
+    tiny, model__vit__enabled=False, model__resnet__enabled=False,
+    model__dropout=0.0, model__text__dropout=0.0,
+    model__text__attention_dropout=0.0,
+  )  # fmt: skip
+  batch = random_batch(text, 32, 16)
+  batch["weight"][[0, 5, 31]] = 0  # padding, not the same in every part
+  want_losses, want = run(text, MeshConfig(1, 1, 1), 1, batch)
+  parts = change(text, train__accumulate=4)
+  losses, got = run(parts, MeshConfig(*shape), math.prod(shape), batch)
+  np.testing.assert_allclose(losses, want_losses, rtol=1e-5)
+  for path, x in jax.tree_util.tree_leaves_with_path(got.params):
+    name = sharding.path_name(path)
+    if not re.search(NO_GRADIENT, name):
+      want_x = functools.reduce(lambda t, k: t[k.key], path, want.params)
+      np.testing.assert_allclose(x, want_x, rtol=1e-4, atol=2e-5, err_msg=name)
