@@ -331,9 +331,9 @@ def _run(config, workdir, stop_at, stop):
   )
   for step in range(first_step, max(first_step, last_step) + 1):
     new = step > first_step
-    f1, stopped = None, stop.agreed(step)
+    f1, stopped = None, False
     due = step > 0 and (step % eval_every == 0 or step == total_steps)
-    if due and not stopped and (new or not scored):
+    if due and (new or not scored):
       with log.pause():
         try:
           f1 = evaluate(step)
