@@ -16,7 +16,7 @@ import pytest
 
 from mner_jax import checkpoint, files
 from mner_jax.config import UserError
-from mner_jax.training import TrainState
+from mner_jax.stepping import TrainState
 from tests.test_training import ROOT, environment
 
 TRIES = int(os.environ.get("MNER_DAMAGE_TRIES", "1"))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mner_jax import finite, training
+from mner_jax import finite, stepping
 from mner_jax.config import UserError
 
 GOOD = {"loss": 2.0, "crf": 1.0, "contrastive_vit": 1.0, "grad_norm": 1.0,
@@ -16,10 +16,10 @@ NAN = float("nan")
 
 def test_a_bad_batch_changes_nothing_but_the_step(tiny, change, random_batch):
   config = change(tiny, model__vit__enabled=False, model__resnet__enabled=False)
-  tx = training.make_optimizer(config.optim, 100)
+  tx = stepping.make_optimizer(config.optim, 100)
   key = jax.random.key_data(jax.random.key(0))
-  state = jax.jit(training.make_init(config, tx))(key)
-  step = jax.jit(training.make_train_step(config, tx))
+  state = jax.jit(stepping.make_init(config, tx))(key)
+  step = jax.jit(stepping.make_train_step(config, tx))
   batch = random_batch(config)
   state, metrics = step(state, batch)
   assert finite._first(jax.device_get(metrics)) is None

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from mner_jax import checkpoint, pretrained, sharding, training
+from mner_jax import checkpoint, pretrained, sharding, stepping
 from mner_jax import config as config_lib
 from mner_jax.benchmark import aot
 from mner_jax.config import MeshConfig, UserError
@@ -22,12 +22,12 @@ NO_GRADIENT = r"key/bias|fusion/resnet/attention/(query|key)"
 def program(config, mesh_config, count):
   """(mesh, shardings of the state, initial state, step), compiled once."""
   mesh = sharding.make_mesh(mesh_config, jax.devices()[:count])
-  tx = training.make_optimizer(config.optim, 100)
-  init = training.make_init(config, tx)
+  tx = stepping.make_optimizer(config.optim, 100)
+  init = stepping.make_init(config, tx)
   key = jax.random.key_data(jax.random.key(0))
   placed = sharding.shardings(jax.eval_shape(init, key), mesh)
   step = jax.jit(
-    training.make_train_step(config, tx, mesh),
+    stepping.make_train_step(config, tx, mesh),
     in_shardings=(placed, sharding.batch_sharding(mesh)),
     out_shardings=(placed, sharding.replicated(mesh)),
   )
@@ -115,9 +115,9 @@ def test_frozen_parameters_have_no_state_and_do_not_move(
   ]
   assert any("/text/" in name for name in names)
   assert not any("/mu/resnet/" in name for name in names)
-  tx = training.make_optimizer(tiny.optim, 100)
+  tx = stepping.make_optimizer(tiny.optim, 100)
   key = jax.random.key_data(jax.random.key(0))
-  start = jax.jit(training.make_init(tiny, tx))(key)
+  start = jax.jit(stepping.make_init(tiny, tx))(key)
   jax.tree.map(
     np.testing.assert_array_equal,
     start.params["resnet"],
@@ -157,9 +157,9 @@ def test_fsdp_divides_parameters_and_moments(tiny):
   full = pretrained.resolve(
     config_lib.from_config_dict(config_lib.defaults())
   ).resolve(("LOC", "MISC", "ORG", "PER"), "", 119547)
-  tx = training.make_optimizer(full.optim, 9)
+  tx = stepping.make_optimizer(full.optim, 9)
   key = jax.random.key_data(jax.random.key(0))
-  state = jax.eval_shape(training.make_init(full, tx), key)
+  state = jax.eval_shape(stepping.make_init(full, tx), key)
 
   def per_device(shape):
     mesh = sharding.make_mesh(MeshConfig(*shape))
@@ -209,10 +209,10 @@ def test_data_parallelism_costs_the_gradients_and_one_gather(
 
 
 def _trainable(config):
-  init = training.make_init(config, training.make_optimizer(config.optim, 9))
+  init = stepping.make_init(config, stepping.make_optimizer(config.optim, 9))
   key = jax.random.key_data(jax.random.key(0))
   params = jax.eval_shape(init, key).params
-  return training.split_frozen(params, config.optim.frozen)[0]
+  return stepping.split_frozen(params, config.optim.frozen)[0]
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (8, 1, 1)])

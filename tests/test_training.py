@@ -13,7 +13,7 @@ import pytest
 import seqeval.metrics
 from PIL import Image
 
-from mner_jax import checkpoint, training
+from mner_jax import checkpoint, stepping
 from mner_jax import config as config_lib
 from mner_jax.data import formats
 
@@ -150,7 +150,7 @@ def files(folder):
 def arrays(workdir):
   """All arrays of a run's last checkpoint."""
   config = config_lib.read_workdir(workdir)
-  init = training.make_init(config, training.make_optimizer(config.optim, 1))
+  init = stepping.make_init(config, stepping.make_optimizer(config.optim, 1))
   key = jax.random.key_data(jax.random.key(0))
   one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   abstract = jax.tree.map(

@@ -18,7 +18,7 @@ import time
 import jax
 from jax.experimental import topologies
 
-from mner_jax import sharding, training
+from mner_jax import sharding, stepping
 from mner_jax.config import UserError
 from mner_jax.data import batches
 
@@ -44,8 +44,8 @@ _GROUPS = (
 
 def compile_step(config, mesh, batch_size, length):
   """The compiled train step of a global batch, from shapes alone."""
-  tx = training.make_optimizer(config.optim, 1000)
-  init = training.make_init(config, tx)
+  tx = stepping.make_optimizer(config.optim, 1000)
+  init = stepping.make_init(config, tx)
   key = jax.ShapeDtypeStruct((2,), "uint32")
   state = jax.eval_shape(init, key)
   placed = sharding.shardings(state, mesh)
@@ -56,7 +56,7 @@ def compile_step(config, mesh, batch_size, length):
     for name, x in batches.empty(config, 1, length).items()
   }
   step = jax.jit(
-    training.make_train_step(config, tx, mesh),
+    stepping.make_train_step(config, tx, mesh),
     in_shardings=(placed, rows),
     out_shardings=(placed, sharding.replicated(mesh)),
     donate_argnums=0,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mner_jax import sharding, training
+from mner_jax import sharding, stepping
 from mner_jax.benchmark import timing
 from mner_jax.config import UserError
 from mner_jax.data import batches
@@ -67,14 +67,14 @@ class Step:
 
   def __init__(self, config, batch):
     mesh = sharding.make_mesh(config.mesh)
-    tx = training.make_optimizer(config.optim, 1000)
-    init = training.make_init(config, tx)
+    tx = stepping.make_optimizer(config.optim, 1000)
+    init = stepping.make_init(config, tx)
     key = jax.random.key_data(jax.random.key(config.seed))
     placed = sharding.shardings(jax.eval_shape(init, key), mesh)
     self._state = jax.jit(init, out_shardings=placed)(key)
     self._batch = sharding.put_batch(batch, mesh)
     step = jax.jit(
-      training.make_train_step(config, tx, mesh),
+      stepping.make_train_step(config, tx, mesh),
       in_shardings=(placed, sharding.batch_sharding(mesh)),
       out_shardings=(placed, sharding.replicated(mesh)),
       donate_argnums=0,

@@ -12,7 +12,7 @@ pytest.importorskip("torchcrf", reason="needs the extra [parity]")
 
 from flax import traverse_util  # noqa: E402
 
-from mner_jax import training  # noqa: E402
+from mner_jax import stepping  # noqa: E402
 from mner_jax.models.mner import MultimodalNER, losses  # noqa: E402
 from tests.parity import reference  # noqa: E402
 
@@ -85,10 +85,10 @@ def test_emissions_and_losses(pair):
 
 def test_the_gradient_of_every_parameter(pair, tmp_path):
   config, params, model, batch = pair
-  trainable, frozen = training.split_frozen(params, config.optim.frozen)
+  trainable, frozen = stepping.split_frozen(params, config.optim.frozen)
 
   def loss(trainable):
-    merged = {"params": training.merge(trainable, frozen)}
+    merged = {"params": stepping.merge(trainable, frozen)}
     output = MultimodalNER(config).apply(merged, batch)
     return losses(config, output, batch)[0]
 
@@ -131,13 +131,13 @@ def test_the_gradient_of_every_parameter(pair, tmp_path):
 
 def test_five_adam_steps(pair):
   config, params, model, batch = pair
-  tx = training.make_optimizer(config.optim, 5)
-  trainable, _ = training.split_frozen(params, config.optim.frozen)
-  state = training.TrainState(
+  tx = stepping.make_optimizer(config.optim, 5)
+  trainable, _ = stepping.split_frozen(params, config.optim.frozen)
+  state = stepping.TrainState(
     jax.numpy.zeros((), int), params, tx.init(trainable),
     jax.random.key_data(jax.random.key(0)),
   )  # fmt: skip
-  step = jax.jit(training.make_train_step(config, tx))
+  step = jax.jit(stepping.make_train_step(config, tx))
   before = {n: x.clone() for n, x in model.state_dict().items()}
   used = [p for p in model.parameters() if p.requires_grad]
   adam = torch.optim.Adam(used, lr=config.optim.learning_rate)
