@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from mner_jax import checkpoint, files
@@ -319,6 +320,44 @@ def test_two_processes_go_on_with_one_and_stop_together(
   assert (workdir / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
   for x, y in zip(arrays(workdir), arrays(tmp_path / "run"), strict=True):
     assert x.tobytes() == y.tobytes()
+
+
+RESTORED = """
+import jax
+import numpy as np
+from mner_jax import checkpoint
+restore = checkpoint.restore
+
+def seen(*args):
+  state = restore(*args)
+  np.savez({path!r}, *map(np.asarray, jax.tree.leaves(state.params)))
+  return state
+
+checkpoint.restore = seen
+"""
+
+
+def test_two_processes_take_over_from_eight_devices(start, tmp_path):
+  """(8, 1, 1) -> 2 x 2 devices: the parameters are equal, the losses too."""
+  workdir, alone = tmp_path / "run", tmp_path / "alone"
+  size = "--config.train.batch_size=8"
+  finish(start(workdir, size, "--stop_at=4", JAX_NUM_CPU_DEVICES="8"))
+  shutil.copytree(workdir, alone)
+  paths = [str(tmp_path / f"{name}.npz") for name in ("0", "1", "alone")]
+  codes = [RESTORED.format(path=path) for path in paths]
+  finish(start(alone, size, "--stop_at=7", before=codes[2]))
+  for code, _, err in pair(start, workdir, size, "--stop_at=7",
+                           before=codes[:2]):  # fmt: skip
+    assert code == 0, err
+  first, second, want = (np.load(path) for path in paths)
+  assert want.files
+  for name in want.files:
+    np.testing.assert_array_equal(first[name], want[name])
+    np.testing.assert_array_equal(second[name], want[name])
+  got, want = losses(workdir), losses(alone)
+  assert max(got) == max(want) == 7
+  for step in (5, 6, 7):
+    assert got[step] == pytest.approx(want[step], rel=1e-5), step
 
 
 def test_a_data_folder_that_goes_away_is_one_line(start, tmp_path):
