@@ -136,7 +136,7 @@ def test_killed_at_random_moments(start, undisturbed, tmp_path, capsys):
 
 # What calls which function when the signal comes: {moment: (module, name, call)}
 MOMENTS = {
-  "compiling": ("mner_jax.training", "losses", 1),
+  "compiling": ("mner_jax.stepping", "losses", 1),
   "stepping": ("mner_jax.sharding", "put_batch", 3),
   "evaluating": ("mner_jax.evaluation.Evaluator", "emissions", 1),
   "saving": ("mner_jax.integrity", "write_manifest", 2),
