@@ -146,19 +146,25 @@ def torch_pixels(pixels, mean, std):
   return torch.tensor(x, dtype=torch.float32).permute(0, 3, 1, 2)
 
 
+def save_vision(folder, style, settings):
+  """A published ViT of a style with random weights, in a folder."""
+  if style == "clip":
+    model = transformers.CLIPVisionModel(
+      transformers.CLIPVisionConfig(**settings)
+    )
+  else:
+    model = transformers.ViTModel(transformers.ViTConfig(**settings))
+  randomise(model).save_pretrained(folder)
+  return model
+
+
 @pytest.mark.parametrize("size", [TINY, FULL], ids=["tiny", "full width"])
 @pytest.mark.parametrize("style", ["clip", "google"])
 def test_vision_transformers(tmp_path, style, size):
   settings = dict(
     size, image_size=64, patch_size=16, attn_implementation="eager"
   )
-  if style == "clip":
-    hf = transformers.CLIPVisionConfig(**settings)
-    model = transformers.CLIPVisionModel(hf)
-  else:
-    hf = transformers.ViTConfig(**settings)
-    model = transformers.ViTModel(hf)
-  randomise(model).save_pretrained(tmp_path)
+  model = save_vision(tmp_path, style, settings)
   pixels = pictures(64)
   net, params = load(tmp_path, "vit", Vit, pixels)
   assert net.config.style == style
@@ -174,13 +180,7 @@ def test_the_tolerance_catches_the_other_eps_and_gelu(
   tmp_path, style, monkeypatch
 ):
   settings = dict(TINY, num_hidden_layers=12, image_size=64, patch_size=16)
-  if style == "clip":
-    hf = transformers.CLIPVisionConfig(**settings)
-    model = transformers.CLIPVisionModel(hf)
-  else:
-    hf = transformers.ViTConfig(**settings)
-    model = transformers.ViTModel(hf)
-  randomise(model).save_pretrained(tmp_path)
+  model = save_vision(tmp_path, style, settings)
   pixels = pictures(64)
   net, params = load(tmp_path, "vit", Vit, pixels)
   with torch.no_grad():
@@ -208,13 +208,7 @@ def test_the_tolerance_catches_the_other_eps_and_gelu(
 @pytest.mark.parametrize("style", ["clip", "google"])
 def test_other_picture_sizes(tmp_path, style, image_size):
   settings = dict(TINY, image_size=64, patch_size=8)
-  if style == "clip":
-    model = transformers.CLIPVisionModel(
-      transformers.CLIPVisionConfig(**settings)
-    )
-  else:
-    model = transformers.ViTModel(transformers.ViTConfig(**settings))
-  randomise(model).save_pretrained(tmp_path)
+  model = save_vision(tmp_path, style, settings)
   pixels = pictures(image_size)
   net, params = load(tmp_path, "vit", Vit, pixels, image_size=image_size)
   got = jax.jit(net.apply)({"params": params}, pixels)
