@@ -80,29 +80,39 @@ def _path_score(scores, emissions, tags, mask, lengths):
 
 def _log_partition(scores, emissions, mask):
   """The forward algorithm: log of the sum over all paths, [B]."""
+  # Sentences last: B fills a vector register (a TPU's 128 lanes), K does not.
+  emissions = jnp.transpose(emissions, (1, 2, 0))  # [W, K, B]
+  # One for each sentence: their gradient is summed over the sentences, which
+  # may lie on many devices, once behind the loop and not in each of its steps.
+  transitions = jnp.broadcast_to(
+    scores.transitions[:, :, None],
+    (*scores.transitions.shape, emissions.shape[2]),
+  )  # [K, K, B]
 
+  @jax.checkpoint  # or the [K, K, B] of every step are kept for the gradient
   def step(carry, inputs):
     # alpha stays near 0, and what was taken off is summed apart: scores of a
     # long sentence would leave fp32 few digits for the differences that the
     # gradient is made of.
-    alpha, total = carry  # [B, K], [B]
-    emission, inside = inputs  # [B, K], [B]
-    top = jax.lax.stop_gradient(jnp.max(alpha, axis=1))
-    alpha -= top[:, None]
-    moved = jax.nn.logsumexp(alpha[:, :, None] + transitions, axis=1)
-    alpha = jnp.where(inside[:, None], moved + emission, alpha)
+    alpha, total = carry  # [K, B], [B]
+    emission, inside = inputs  # [K, B], [B]
+    top = jax.lax.stop_gradient(jnp.max(alpha, axis=0))
+    alpha -= top[None]
+    moved = _logsumexp(alpha[:, None] + transitions)
+    alpha = jnp.where(inside[None], moved + emission, alpha)
     return (alpha, total + top), None
 
-  first = scores.start[None] + emissions[:, 0]  # [B, K]
-  steps = (jnp.swapaxes(emissions, 0, 1)[1:], mask.T[1:])
-  # One for each sentence: their gradient is summed over the sentences, which
-  # may lie on many devices, once behind the loop and not in each of its steps.
-  transitions = jnp.broadcast_to(
-    scores.transitions[None], (len(first), *scores.transitions.shape)
-  )  # [B, K, K]
-  zero = jnp.zeros_like(first[:, 0])
+  first = scores.start[:, None] + emissions[0]  # [K, B]
+  zero = jnp.zeros_like(first[0])
+  steps = (emissions[1:], mask.T[1:])
   (alpha, total), _ = jax.lax.scan(step, (first, zero), steps)
-  return total + jax.nn.logsumexp(alpha + scores.end[None], axis=1)
+  return total + _logsumexp(alpha + scores.end[:, None])
+
+
+def _logsumexp(x):
+  """log sum exp over the first axis, of finite numbers."""
+  top = jax.lax.stop_gradient(jnp.max(x, axis=0))
+  return top + jnp.log(jnp.sum(jnp.exp(x - top[None]), axis=0))
 
 
 def viterbi(scores, emissions, lengths):
@@ -117,29 +127,29 @@ def viterbi(scores, emissions, lengths):
     tags [B, W] int32 (0 beyond the length) and their path scores [B].
   """
   emissions, mask = _prepare(emissions, lengths)
+  emissions = jnp.transpose(emissions, (1, 2, 0))  # [W, K, B], as above
+  transitions = scores.transitions[:, :, None]  # [from, to, 1]
 
   def forward(best, inputs):
-    emission, inside = inputs  # [B, K], [B]
-    moved = best[:, :, None] + scores.transitions[None]  # [B, from, to]
-    # Beyond the end a path stays where it is, and points to itself.
-    came_from = jnp.where(
-      inside[:, None],
-      jnp.argmax(moved, axis=1),
-      jnp.arange(best.shape[1])[None],
-    )
-    best = jnp.where(inside[:, None], jnp.max(moved, axis=1) + emission, best)
-    return best, came_from
+    emission, inside = inputs  # [K, B], [B]
+    moved = jnp.max(best[:, None] + transitions, axis=0)
+    return jnp.where(inside[None], moved + emission, best), best
 
-  first = scores.start[None] + emissions[:, 0]  # [B, K]
-  steps = (jnp.swapaxes(emissions, 0, 1)[1:], mask.T[1:])
-  best, came_from = jax.lax.scan(forward, first, steps)  # [B, K], [W - 1, B, K]
-  best += scores.end[None]
-  last = jnp.argmax(best, axis=1)  # [B]
+  first = scores.start[:, None] + emissions[0]
+  best, before = jax.lax.scan(forward, first, (emissions[1:], mask.T[1:]))
+  best += scores.end[:, None]  # [K, B]; before: [W - 1, K, B]
 
-  def backward(tag, pointers):  # [B], [B, K]
-    before = jnp.take_along_axis(pointers, tag[:, None], axis=1)[:, 0]
-    return before, tag
+  def backward(tag, inputs):
+    # Where the best path to `tag` came from: K sums a word, where pointers
+    # made on the way forward would take K K. The sums are the same.
+    best, inside = inputs  # [K, B], [B]
+    came_from = jnp.argmax(best + scores.transitions[:, tag], axis=0)
+    # Beyond the end a path stays where it is.
+    return jnp.where(inside, came_from, tag), tag
 
-  first_tag, tags = jax.lax.scan(backward, last, came_from, reverse=True)
+  last = jnp.argmax(best, axis=0)  # [B]
+  first_tag, tags = jax.lax.scan(
+    backward, last, (before, mask.T[1:]), reverse=True
+  )
   tags = jnp.concatenate([first_tag[None], tags]).T  # [B, W]
-  return jnp.where(mask, tags, 0).astype(jnp.int32), jnp.max(best, axis=1)
+  return jnp.where(mask, tags, 0).astype(jnp.int32), jnp.max(best, axis=0)
