@@ -6,6 +6,7 @@ decoded by ONE Viterbi.
 """
 
 import collections
+import functools
 import json
 
 import jax
@@ -36,22 +37,28 @@ def abstract_params(config, mesh):
   )
 
 
+_viterbi = jax.jit(crf.viterbi)
+
+
+@functools.cache
+def _jitted(config, mesh):
+  """The jitted function (params, batch) -> emissions; one for all splits."""
+  model = MultimodalNER(config)
+
+  def emissions(params, batch):
+    return model.apply({"params": params}, batch).emissions
+
+  # Replicated: every host stitches and decodes all sentences.
+  return jax.jit(emissions, out_shardings=sharding.replicated(mesh))
+
+
 class Evaluator:
   """Predicts and scores splits; compiled once per bucket."""
 
   def __init__(self, config, mesh):
-    model = MultimodalNER(config)
-
-    def emissions(params, batch):
-      return model.apply({"params": params}, batch).emissions
-
     self._mesh = mesh
     self._tags = config.tags
-    # Replicated: every host stitches and decodes all sentences.
-    self._emissions = jax.jit(
-      emissions, out_shardings=sharding.replicated(mesh)
-    )
-    self._viterbi = jax.jit(crf.viterbi)
+    self._emissions = _jitted(config, mesh)
 
   def emissions(self, params, examples, before_batch=lambda step: None):
     """The emissions of each sentence, [words, K] each, whole.
@@ -94,7 +101,7 @@ class Evaluator:
         for row, i in enumerate(rows):
           padded[row, : len(emissions[i])] = emissions[i]
           lengths[row] = len(emissions[i])
-        paths, _ = jax.device_get(self._viterbi(scores, padded, lengths))
+        paths, _ = jax.device_get(_viterbi(scores, padded, lengths))
         for row, i in enumerate(rows):
           tags[i] = [self._tags[t] for t in paths[row, : lengths[row]]]
     return tags

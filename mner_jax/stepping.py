@@ -81,7 +81,8 @@ def make_train_step(config, tx, mesh=None):
     trainable, frozen = split_frozen(state.params, config.optim.frozen)
 
     def loss_fn(trainable, batch, key):
-      variables = {"params": merge(trainable, frozen)}
+      params = sharding.gather_fsdp(merge(trainable, frozen), mesh)
+      variables = {"params": params}
       output = model.apply(
         variables, batch, deterministic=False, rngs={"dropout": key}
       )
