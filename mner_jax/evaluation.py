@@ -7,6 +7,7 @@ decoded by ONE Viterbi.
 
 import collections
 import json
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -176,6 +177,16 @@ def score(examples, predicted):
   }
 
 
+class Evaluation(NamedTuple):
+  """A split's scores, and what they were computed from."""
+
+  scores: dict  # of `<split>_metrics.json`
+  predicted: list[list[str]]  # tags of each sentence
+  examples: batches.Examples
+  params: Any
+  evaluator: Evaluator
+
+
 def evaluate(config, workdir, split, *, shuffle_images=False):
   """Scores a split with the checkpoint that is best on dev.
 
@@ -187,7 +198,7 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
       without putting back: a control of what the pictures are worth.
 
   Returns:
-    The scores of `<split>_metrics.json`.
+    Evaluation.
   """
   workdir = epath.Path(workdir)
   mesh = sharding.make_mesh(config.mesh)
@@ -200,7 +211,9 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
   tokenizer = wordpiece.load(workdir / "tokenizer")
   examples = batches.Examples(data, tokenizer, config, picture_of=order)
   step, params = checkpoint.restore_best(workdir, abstract_params(config, mesh))
-  scores = Evaluator(config, mesh).score(params, examples)
+  evaluator = Evaluator(config, mesh)
+  predicted = evaluator.predict(params, examples)
+  scores = score(examples, predicted)
   scores["checkpoint_step"] = step
   if split == "test" and (best := _best_test_epoch(workdir)):
     scores["best_test_epoch"] = best
@@ -210,7 +223,7 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
       "text": corpus.ceiling(drawn, pictures=False),
       "text_and_pictures": corpus.ceiling(drawn, pictures=True),
     }
-  return scores
+  return Evaluation(scores, predicted, examples, params, evaluator)
 
 
 def _best_test_epoch(workdir):
