@@ -8,6 +8,7 @@ decoded by ONE Viterbi.
 import collections
 import functools
 import json
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -87,7 +88,7 @@ class Evaluator:
   def predict(self, params, examples, **options):
     """The tags of each sentence, as lists of strings."""
     emissions = self.emissions(params, examples, **options)
-    scores = crf.Scores(**jax.device_get(params["crf"]))
+    scores = jax.device_get(crf.scores_of(params, len(self._tags)))
     # Equal lengths together: little padding, few shapes to compile.
     by_length = collections.defaultdict(list)
     for i, e in enumerate(emissions):
@@ -183,6 +184,16 @@ def score(examples, predicted):
   }
 
 
+class Evaluation(NamedTuple):
+  """A split's scores, and what they were computed from."""
+
+  scores: dict  # of `<split>_metrics.json`
+  predicted: list[list[str]]  # tags of each sentence
+  examples: batches.Examples
+  params: Any
+  evaluator: Evaluator
+
+
 def evaluate(config, workdir, split, *, shuffle_images=False):
   """Scores a split with the checkpoint that is best on dev.
 
@@ -194,7 +205,7 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
       without putting back: a control of what the pictures are worth.
 
   Returns:
-    The scores of `<split>_metrics.json`.
+    Evaluation.
   """
   workdir = epath.Path(workdir)
   mesh = sharding.make_mesh(config.mesh)
@@ -207,7 +218,9 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
   tokenizer = wordpiece.load(workdir / "tokenizer")
   examples = batches.Examples(data, tokenizer, config, picture_of=order)
   step, params = checkpoint.restore_best(workdir, abstract_params(config, mesh))
-  scores = Evaluator(config, mesh).score(params, examples)
+  evaluator = Evaluator(config, mesh)
+  predicted = evaluator.predict(params, examples)
+  scores = score(examples, predicted)
   scores["checkpoint_step"] = step
   if split == "test" and (best := _best_test_epoch(workdir)):
     scores["best_test_epoch"] = best
@@ -217,7 +230,7 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
       "text": corpus.ceiling(drawn, pictures=False),
       "text_and_pictures": corpus.ceiling(drawn, pictures=True),
     }
-  return scores
+  return Evaluation(scores, predicted, examples, params, evaluator)
 
 
 def _best_test_epoch(workdir):
