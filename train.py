@@ -70,7 +70,7 @@ def main():
   trained = training.train(config, workdir, _STOP_AT.value)
   if trained is not None:
     with stopping.exit_when_asked():
-      scores = evaluation.evaluate(trained, workdir, "test")
+      scores = evaluation.evaluate(trained, workdir, "test").scores
       evaluation.write(scores, workdir, "test")
     if jax.process_index() == 0:
       print(evaluation.table(scores))

@@ -7,8 +7,10 @@ decoded by ONE Viterbi.
 
 import collections
 import json
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import seqeval.metrics
 import seqeval.scheme
@@ -45,11 +47,22 @@ class Evaluator:
     def emissions(params, batch):
       return model.apply({"params": params}, batch).emissions
 
+    def attention(params, batch):
+      _, state = model.apply(
+        {"params": params}, batch, mutable=["intermediates"]
+      )
+      branch = state["intermediates"]["fusion"]["vit"]
+      (weights,) = branch["attention"]["weights"]  # [B, N, W, P]
+      return jnp.mean(weights, axis=1)
+
     self._mesh = mesh
     self._tags = config.tags
     # Replicated: every host stitches and decodes all sentences.
     self._emissions = jax.jit(
       emissions, out_shardings=sharding.replicated(mesh)
+    )
+    self._attention = jax.jit(
+      attention, out_shardings=sharding.replicated(mesh)
     )
     self._viterbi = jax.jit(crf.viterbi)
 
@@ -58,6 +71,19 @@ class Evaluator:
 
     `before_batch` is called with the number of each batch and may raise.
     """
+    return self._by_word(self._emissions, params, examples, before_batch)
+
+  def attention(self, params, examples):
+    """Where in its picture each word looks, [words, P] of each sentence.
+
+    The collaboration's weights over the ViT's tokens, the class token first,
+    averaged over the heads; of a model that has both. Without a picture a
+    sentence's weights mean nothing.
+    """
+    return self._by_word(self._attention, params, examples)
+
+  def _by_word(self, compute, params, examples, before_batch=lambda step: None):
+    """What `compute` says of the words of each sentence, [words, ...] each."""
     process = (jax.process_index(), jax.process_count())
     plan = examples.plan()
     parts = [None] * len(examples.windows)
@@ -66,7 +92,7 @@ class Evaluator:
       batches.load(examples, plan, steps, process=process)
     ):
       before_batch(step)
-      rows = self._emissions(params, sharding.put_batch(batch, self._mesh))
+      rows = compute(params, sharding.put_batch(batch, self._mesh))
       rows = jax.device_get(rows)
       for row, window in enumerate(plan.batch(step)[1]):
         if window != batches.PADDING:
@@ -176,6 +202,16 @@ def score(examples, predicted):
   }
 
 
+class Evaluation(NamedTuple):
+  """A split's scores, and what they were computed from."""
+
+  scores: dict  # of `<split>_metrics.json`
+  predicted: list[list[str]]  # tags of each sentence
+  examples: batches.Examples
+  params: Any
+  evaluator: Evaluator
+
+
 def evaluate(config, workdir, split, *, shuffle_images=False):
   """Scores a split with the checkpoint that is best on dev.
 
@@ -187,7 +223,7 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
       without putting back: a control of what the pictures are worth.
 
   Returns:
-    The scores of `<split>_metrics.json`.
+    Evaluation.
   """
   workdir = epath.Path(workdir)
   mesh = sharding.make_mesh(config.mesh)
@@ -200,7 +236,9 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
   tokenizer = wordpiece.load(workdir / "tokenizer")
   examples = batches.Examples(data, tokenizer, config, picture_of=order)
   step, params = checkpoint.restore_best(workdir, abstract_params(config, mesh))
-  scores = Evaluator(config, mesh).score(params, examples)
+  evaluator = Evaluator(config, mesh)
+  predicted = evaluator.predict(params, examples)
+  scores = score(examples, predicted)
   scores["checkpoint_step"] = step
   if split == "test" and (best := _best_test_epoch(workdir)):
     scores["best_test_epoch"] = best
@@ -210,7 +248,7 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
       "text": corpus.ceiling(drawn, pictures=False),
       "text_and_pictures": corpus.ceiling(drawn, pictures=True),
     }
-  return scores
+  return Evaluation(scores, predicted, examples, params, evaluator)
 
 
 def _best_test_epoch(workdir):
@@ -244,7 +282,12 @@ def table(scores):
     f"{count} {name.replace('_', ' ')}"
     for name, count in scores["counts"].items()
   )
-  lines += ["", counts]
+  return "\n".join([*lines, "", counts, *remarks(scores)])
+
+
+def remarks(scores):
+  """What must stand beside the scores so that nobody misreads them."""
+  lines = []
   if best := scores.get("best_test_epoch"):
     lines.append(
       f"best test epoch (selected on test, not a fair score): F1"
@@ -256,7 +299,7 @@ def table(scores):
       f" {100 * ceilings['text']:.2f} on the text alone,"
       f" {100 * ceilings['text_and_pictures']:.2f} with the pictures"
     )
-  return "\n".join(lines)
+  return lines
 
 
 def write(scores, workdir, split):
