@@ -76,7 +76,7 @@ def _curves(workdir):
   curves = collections.defaultdict(list)
   for line in path.read_text().splitlines() if path.exists() else ():
     values = json.loads(line)
-    for name in values.keys() - {"step", "grad_norm", "skipped"}:
+    for name in values.keys() - {"step", "grad_norm", "skipped", "loss"}:
       if math.isfinite(values[name]):
         curves[name].append((values["step"], values[name]))
   thinned = {}
@@ -86,9 +86,6 @@ def _curves(workdir):
       parts = np.array_split(points, min(len(points), _CURVE_POINTS))
       parts = [np.mean(part, axis=0) for part in parts]
     thinned[name] = [[round(s), float(f"{v:.5g}")] for s, v in parts]
-  # One part is the whole loss.
-  if len([name for name in thinned if not name.endswith("_f1")]) == 2:
-    del thinned["loss"]
   return thinned
 
 
@@ -169,7 +166,7 @@ def encode_attention(weights):
   patch; "class", the class token's share, in 255ths of 1.
   """
   patches = weights[:, 1:]  # [words, P - 1]
-  peak = float(patches.max())
+  peak = max(float(patches.max()), 1e-9)
   return {
     "peak": float(f"{peak:.4g}"),
     "patches": _base64(np.rint(255 * patches / peak)),
@@ -225,26 +222,29 @@ def _sentences(evaluation, aligned, tokenizer):
       "entities": aligned[i],
       "image": split.image_status[i],
     }
+    new = None
     if seen is not None:
       image_id, pixels = seen
+      record["picture"] = known.get(image_id, len(pictures))
       if image_id not in known:
-        known[image_id] = len(pictures)
-        pictures.append(_picture(pixels))
-        size += len(pictures[-1])
-      record["picture"] = known[image_id]
+        new = _picture(pixels)
       if weights is not None:
         record["attention"] = encode_attention(weights)
-    size += len(_json(record))
-    if size > MAX_BYTES:
-      break
+    added = len(_json([record, new]))
+    if size + added > MAX_BYTES:
+      continue
+    size += added
     shown.append(record)
-  errors = sum(wrong[s["number"] - 1] for s in shown)
+    if new:
+      known[image_id] = len(pictures)
+      pictures.append(new)
+  with_error = sum(wrong[s["number"] - 1] for s in shown)
   note = f"All {len(aligned):,} sentences of the split."
   if len(shown) < len(aligned):
     note = (
       f"{len(shown):,} of the {len(aligned):,} sentences of the split:"
-      f" {errors:,} of the {wrong.sum():,} with an error, and"
-      f" {len(shown) - errors:,} without, drawn at random. A report holds at"
+      f" {with_error:,} of the {wrong.sum():,} with an error, and"
+      f" {len(shown) - with_error:,} without, drawn at random. A report holds at"
       f" most {MAX_SENTENCES:,} sentences and {MAX_BYTES // 10**6} MB."
     )
   shown.sort(key=lambda record: record["number"])
@@ -287,16 +287,18 @@ def collect(evaluation, workdir, split, remarks=()):
 
 
 def _json(data):
-  return json.dumps(data, separators=(",", ":"), allow_nan=False)
+  """JSON in which no character can end the element that it stands in."""
+  text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+  for character in "<>&":
+    text = text.replace(character, f"\\u{ord(character):04x}")
+  return text
 
 
 def render(data):
   """The page of what `collect` returns.
 
-  No character of the data can end its element: <, > and & are written as
-  JSON escapes, as is all that is not ASCII. The policy in the page's head
-  allows its own script and style by their hashes, pictures that are in the
-  file, and nothing else.
+  The policy in its head allows its own script and style, by their hashes, and
+  pictures that are in the file: nothing else runs or is loaded.
   """
   page = (importlib.resources.files("mner_jax") / "report.html").read_text(
     encoding="utf-8"
@@ -312,10 +314,7 @@ def render(data):
     f" style-src {allowed('style')}; img-src data:; base-uri 'none';"
     " form-action 'none'"
   )
-  text = _json(data)
-  for character in "<>&":
-    text = text.replace(character, f"\\u{ord(character):04x}")
-  return page.replace("__POLICY__", policy).replace("__DATA__", text)
+  return page.replace("__POLICY__", policy).replace("__DATA__", _json(data))
 
 
 def write(evaluation, workdir, split, remarks=()):
