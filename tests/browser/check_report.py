@@ -181,6 +181,7 @@ def check_heat_map(page, data, touch):
   caption = article.locator("figcaption")
   assert words.count() == len(sentence["words"]) > 2
   assert words.all_inner_texts() == sentence["words"]
+  page.mouse.move(2, 2)
   assert brightest(article) == (0, None)
   if touch:
     words.nth(1).tap()
