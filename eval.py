@@ -49,7 +49,7 @@ def main():
     _WORKDIR.value,
     _SPLIT.value,
     shuffle_images=_SHUFFLE_IMAGES.value,
-  )
+  ).scores
   if not _SHUFFLE_IMAGES.value:
     evaluation.write(evaluated.scores, _WORKDIR.value, _SPLIT.value)
   print(evaluation.table(evaluated.scores))

@@ -8,11 +8,12 @@ and validated. The defaults are those of the paper's authors.
 
 import dataclasses
 import json
-import re
 import typing
 
 import ml_collections
 from etils import epath
+
+from mner_jax import validation
 
 
 class UserError(Exception):
@@ -48,8 +49,13 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-  """The BERT-family encoder; defaults are bert-base-multilingual-cased."""
+  """The text encoder; defaults are bert-base-multilingual-cased.
 
+  A BiLSTM has hidden_size / 2 units in each direction and num_layers layers;
+  of the rest it uses the vocabulary and `dropout`.
+  """
+
+  encoder: str = "bert"  # "bert" or "bilstm"
   weights: str = ""  # Hub name or folder; "" = from scratch
   # From scratch, the largest size of the vocabulary that is counted.
   vocab_size: int = 119547
@@ -108,9 +114,12 @@ class ModelConfig:
   text: TextConfig = TextConfig()
   vit: VitConfig = VitConfig()
   resnet: ResnetConfig = ResnetConfig()
+  # How pictures reach the words: "collaboration" (2M-NER), "concatenation",
+  # "umt", "maf", or "none": only through the contrastive loss.
   fusion: str = "collaboration"
   fusion_heads: int = 12
   dropout: float = 0.1
+  decoder: str = "crf"  # "crf", or "softmax": each word's tag by itself
   # True: the forward pass of the authors' released code, faults included.
   released: bool = False
 
@@ -127,6 +136,10 @@ class LossConfig:
   alpha: float = 0.8
   temperature: float = 0.5
   contrastive: str = "nt_xent"  # "nt_xent", "clip" or "none"
+  text_share: float = 0.5  # of text -> image in the CLIP form
+  # What is compared with a picture: the sentence's vector, or its words with
+  # the picture's tokens ("word").
+  alignment: str = "sentence"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +148,7 @@ class OptimConfig:
 
   learning_rate: float = 5e-5
   warmup_steps: int = 0
+  warmup_share: float = 0.0  # in place of it: a share of all steps
   weight_decay: float = 0.0
   # Regexes over parameter paths: no gradient, no optimizer state.
   frozen: tuple[str, ...] = (r"^resnet/",)
@@ -259,102 +273,20 @@ def _convert(kind, value, path):
   return value
 
 
+def _check(problems):
+  """Raises a UserError of the first problem, if there is one."""
+  for problem in problems:
+    raise UserError(f"config: {problem}")
+
+
 def validate(config):
   """Raises a UserError for a setting that could only fail later."""
-  choices = {
-    "model.fusion": (config.model.fusion, ("collaboration",)),
-    "model.vit.style": (config.model.vit.style, ("clip", "google")),
-    "loss.contrastive": (config.loss.contrastive, ("nt_xent", "clip", "none")),
-    "dtype": (config.dtype, ("float32", "bfloat16")),
-    "data.scheme": (config.data.scheme, ("iob2", "iob1", "bioes")),
-    "data.orphans": (config.data.orphans, ("repair", "error")),
-  }
-  for name, (value, known) in choices.items():
-    if value not in known:
-      raise UserError(f"config: {name} is {value!r}, not one of {known}")
-  model = config.model
-  positive = {
-    **{
-      f"model.{name}.{field}": getattr(getattr(model, name), field)
-      for name in ("text", "vit")
-      for field in (
-        "hidden_size",
-        "num_layers",
-        "num_heads",
-        "intermediate_size",
-      )
-    },
-    "model.text.vocab_multiple": model.text.vocab_multiple,
-    "model.vit.patch_size": model.vit.patch_size,
-    "model.resnet.image_size": model.resnet.image_size,
-    "model.fusion_heads": model.fusion_heads,
-    "train.batch_size": config.train.batch_size,
-    "train.accumulate": config.train.accumulate,
-    "train.epochs": config.train.epochs,
-    "train.log_every": config.train.log_every,
-    "data.workers": config.data.workers,
-    "data.language_temperature": config.data.language_temperature,
-    "loss.temperature": config.loss.temperature,
-  }
-  for name, value in positive.items():
-    if value <= 0:
-      raise UserError(f"config: {name} must be above 0, not {value!r}")
-  for name in ("eval_every", "checkpoint_every", "skip_nonfinite"):
-    if getattr(config.train, name) < 0:
-      raise UserError(f"config: train.{name} must be 0 or above")
-  if config.optim.warmup_steps < 0:
-    raise UserError("config: optim.warmup_steps must be 0 or above")
-  for pattern in config.optim.frozen:
-    try:
-      re.compile(pattern)
-    except re.error as error:
-      raise UserError(
-        f"config: optim.frozen: {pattern!r} is no regex ({error})"
-      ) from None
-  if not 0 <= config.loss.alpha <= 1:
-    raise UserError(f"config: loss.alpha is {config.loss.alpha}, not in [0, 1]")
-  if config.train.batch_size % config.train.accumulate:
-    raise UserError(
-      f"config: train.batch_size {config.train.batch_size} is not a multiple of"
-      f" train.accumulate {config.train.accumulate}"
-    )
-  if config.data.resize < 0:
-    raise UserError("config: data.resize must be 0 or above")
-  if not config.data.languages:
-    raise UserError("config: data.languages is empty")
-  buckets = config.data.buckets
-  if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] < 8:
-    raise UserError(
-      f"config: data.buckets must be increasing and at least 8, not {buckets}"
-    )
-  if buckets[-1] > config.model.text.max_positions:
-    raise UserError(
-      f"config: data.buckets ends at {buckets[-1]}, above the text encoder's"
-      f" {config.model.text.max_positions} positions"
-    )
-  if model.vit.image_size < 0:
-    raise UserError("config: model.vit.image_size must be 0 or above")
-  # Published weights bring a patch size of their own: pretrained.resolve.
-  if not model.vit.weights:
-    check_patches(model.vit)
-  heads = {
-    "model.text": (config.model.text.hidden_size, config.model.text.num_heads),
-    "model.vit": (config.model.vit.hidden_size, config.model.vit.num_heads),
-  }
-  if model.multimodal:
-    heads["model.fusion"] = (model.text.hidden_size, model.fusion_heads)
-  for name, (width, count) in heads.items():
-    if width % count:
-      raise UserError(f"config: {name}: {count} heads do not divide {width}")
+  _check(validation.problems(config))
 
 
 def check_patches(vit):
   """Raises a UserError where a VitConfig's picture is not whole patches."""
-  if vit.image_size % vit.patch_size:
-    raise UserError(
-      f"config: model.vit: patches of {vit.patch_size} do not divide an image"
-      f" of {vit.image_size}"
-    )
+  _check(validation.patches(vit))
 
 
 def from_config_dict(config_dict):

@@ -106,7 +106,7 @@ class Evaluator:
   def predict(self, params, examples, **options):
     """The tags of each sentence, as lists of strings."""
     emissions = self.emissions(params, examples, **options)
-    scores = crf.Scores(**jax.device_get(params["crf"]))
+    scores = jax.device_get(crf.scores_of(params, len(self._tags)))
     # Equal lengths together: little padding, few shapes to compile.
     by_length = collections.defaultdict(list)
     for i, e in enumerate(emissions):

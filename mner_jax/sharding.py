@@ -26,6 +26,8 @@ RULES = (
   (r"embeddings/embedding$", P(None, ("fsdp", "tensor"))),
   (r"(query|key|value|intermediate|hidden)/kernel$", P("fsdp", "tensor")),
   (r"output/kernel$", P("tensor", "fsdp")),
+  # A BiLSTM's; every step of its loop needs the whole of the second.
+  (r"(forward|backward)_\d+/input/kernel$", P("fsdp", "tensor")),
   (r"(pooler|join|scene_token)/kernel$", P("fsdp", "tensor")),
   (r"patch_embedding/kernel$", P(None, None, None, ("fsdp", "tensor"))),
   (r"resnet/.*conv\d?/kernel$", P(None, None, None, ("fsdp", "tensor"))),

@@ -49,7 +49,7 @@ def merge(*trees):
 
 def make_schedule(config, total_steps):
   """Learning rate: linear warm-up, then linear decay to 0 at the end."""
-  warmup = config.warmup_steps
+  warmup = config.warmup_steps or round(config.warmup_share * total_steps)
   return optax.join_schedules(
     [
       optax.linear_schedule(0.0, config.learning_rate, warmup),

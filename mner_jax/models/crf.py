@@ -43,6 +43,23 @@ class CRF(nn.Module):
     )
 
 
+def softmax_scores(num_tags):
+  """The Scores of a softmax: a CRF without transitions, all 0.
+
+  Exactly that: the log-likelihood is the sum over words of log softmax, the
+  best path each word's highest emission, the marginals the softmax.
+  """
+  zeros = jnp.zeros(num_tags)
+  return Scores(zeros, jnp.zeros((num_tags, num_tags)), zeros)
+
+
+def scores_of(params, num_tags):
+  """The Scores of a model's parameters, whichever its decoder is."""
+  return (
+    Scores(**params["crf"]) if "crf" in params else softmax_scores(num_tags)
+  )
+
+
 def _prepare(emissions, lengths):
   """Emissions in fp32, 0 (whatever they were) beyond the length; the mask."""
   mask = jnp.arange(emissions.shape[1])[None, :] < lengths[:, None]  # [B, W]

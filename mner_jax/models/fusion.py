@@ -1,4 +1,4 @@
-"""The multimodal collaboration module: words attend to image tokens."""
+"""How image tokens reach the words: collaboration, concatenation."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -61,6 +61,27 @@ class Collaboration(nn.Module):
       )(words, tokens, has_image, deterministic=deterministic)
       for name, tokens in branches.items()
     ]  # [B, W, D] each
+    return nn.Dense(words.shape[-1], dtype=self.dtype, name="join")(
+      jnp.concatenate(joined, axis=-1)
+    )
+
+
+class Concatenation(nn.Module):
+  """H = Linear([words ; mean image token of each branch]), without attention.
+
+  Every word gets the same vectors, 0 where there is no picture.
+  """
+
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, words, branches, has_image):
+    """Arguments and result as in `Collaboration`."""
+    joined = [words]
+    for tokens in branches.values():
+      mean = jnp.where(has_image[:, None], jnp.mean(tokens, axis=1), 0)
+      mean = jnp.broadcast_to(mean[:, None], (*words.shape[:2], mean.shape[-1]))
+      joined.append(mean)  # [B, W, D]
     return nn.Dense(words.shape[-1], dtype=self.dtype, name="join")(
       jnp.concatenate(joined, axis=-1)
     )

@@ -6,6 +6,7 @@ Multimodal NER with Language and Modal Fusion".
 B sentences, T word pieces, W words, P image tokens, D width, K tags.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -15,8 +16,9 @@ import jax.numpy as jnp
 from mner_jax.config import Config
 from mner_jax.models import contrastive, crf
 from mner_jax.models.bert import Bert
+from mner_jax.models.bilstm import BiLSTM
 from mner_jax.models.contrastive import ProjectionHead
-from mner_jax.models.fusion import Collaboration
+from mner_jax.models.fusion import Collaboration, Concatenation
 from mner_jax.models.resnet import ResNet
 from mner_jax.models.vit import Vit
 
@@ -26,8 +28,10 @@ class Output(NamedTuple):
 
   emissions: jax.Array  # [B, W, K], scores of each word's tags
   crf: crf.Scores
-  text: jax.Array | None  # [B, D], t, compared with each of the images
-  images: dict[str, jax.Array]  # {"vit": v, "resnet": r}, [B, D] each
+  # t, compared with each of the images {"vit": v, "resnet": r}: [B, D] each,
+  # or [B, W, D] and [B, P, D] where words are aligned.
+  text: jax.Array | None
+  images: dict[str, jax.Array]
 
 
 class MultimodalNER(nn.Module):
@@ -51,43 +55,56 @@ class MultimodalNER(nn.Module):
     piece_mask = (
       jnp.arange(input_ids.shape[1])[None] < batch["num_pieces"][:, None]
     )
-    pieces, pooled = Bert(cfg.text, dtype, name="text")(
+    Encoder = BiLSTM if cfg.text.encoder == "bilstm" else Bert
+    pieces, pooled = Encoder(cfg.text, dtype, name="text")(
       input_ids, piece_mask, deterministic=deterministic
     )  # [B, T, D], [B, D]
     first_piece = batch["first_piece"] - (1 if cfg.released else 0)
     words = take_words(pieces, first_piece)  # [B, W, D]
 
     # Images: the ViT's tokens, and one vector for the scene.
-    tokens, features = {}, {}
+    images = {}
     if cfg.vit.enabled:
-      patches = Vit(cfg.vit, dtype, name="vit")(batch["pixels"])  # [B, P, D]
-      tokens["vit"] = features["vit"] = patches
+      images["vit"] = Vit(cfg.vit, dtype, name="vit")(batch["pixels"])
     if cfg.resnet.enabled:
       grid = ResNet(cfg.resnet, dtype, name="resnet")(batch["scene_pixels"])
-      scene = jnp.mean(grid, axis=(1, 2))  # [B, 2048], global average pool
-      features["resnet"] = scene
-      project = nn.Dense(width, dtype=dtype, name="scene_token")  # W_r
-      tokens["resnet"] = project(scene)[:, None]  # [B, 1, D]
+      # [B, 1, 2048], global average pool
+      images["resnet"] = jnp.mean(grid, axis=(1, 2))[:, None]
 
     # Alignment: t, v and r, which the contrastive loss compares.
     aligned, text = {}, None
-    if features and self.config.loss.contrastive != "none":
-      text = ProjectionHead(width, dtype, name="text_head")(pooled)
-      for name, feature in features.items():
-        head = ProjectionHead(width, dtype, name=f"{name}_head")
-        aligned[name] = head(feature)
+    if images and self.config.loss.contrastive != "none":
+      by_word = self.config.loss.alignment == "word"
+      head = functools.partial(ProjectionHead, width, dtype)
+      text = head(name="text_head")(words if by_word else pooled)
+      for name, x in images.items():  # [B, P, D]; a sentence sees all at once
+        x = x if by_word else x.reshape(len(x), -1)
+        aligned[name] = head(name=f"{name}_head")(x)
 
-    # Collaboration: H = Linear([H_v ; H_r]).
-    if tokens:
-      words = Collaboration(
-        cfg.fusion_heads, cfg.dropout, cfg.released, dtype, name="fusion"
-      )(words, tokens, batch["has_image"], deterministic=deterministic)
+    # Fusion. Collaboration: H = Linear([H_v ; H_r]).
+    if images and cfg.fusion != "none":
+      tokens = dict(images)
+      if "resnet" in tokens:  # W_r r
+        project = nn.Dense(width, dtype=dtype, name="scene_token")
+        tokens["resnet"] = project(tokens["resnet"])
+      if cfg.fusion == "collaboration":
+        words = Collaboration(
+          cfg.fusion_heads, cfg.dropout, cfg.released, dtype, name="fusion"
+        )(words, tokens, batch["has_image"], deterministic=deterministic)
+      else:
+        words = Concatenation(dtype, name="fusion")(
+          words, tokens, batch["has_image"]
+        )
 
     words = nn.Dropout(cfg.dropout)(words, deterministic=deterministic)
     num_tags = len(self.config.tags)
     # fp32: the CRF adds these up over the whole sentence.
     emissions = nn.Dense(num_tags, dtype=jnp.float32, name="emissions")(words)
-    return Output(emissions, crf.CRF(num_tags, name="crf")(), text, aligned)
+    if cfg.decoder == "softmax":
+      scores = crf.softmax_scores(num_tags)
+    else:
+      scores = crf.CRF(num_tags, name="crf")()
+    return Output(emissions, scores, text, aligned)
 
 
 def take_words(pieces, first_piece):
@@ -119,12 +136,15 @@ def losses(config, output, batch, replicate=lambda x: x):
   parts = {"crf": l_crf}
   if not output.images:
     return l_crf, parts
+  by_word = config.loss.alignment == "word"
   for name, image in output.images.items():
     parts[f"contrastive_{name}"] = contrastive.LOSSES[config.loss.contrastive](
       output.text,
       image,
       weight * batch["has_image"],
       temperature=config.loss.temperature,
+      text_share=config.loss.text_share,
+      num_words=batch["num_words"] if by_word else None,
       image_id=None if config.model.released else batch["image_id"],
       replicate=replicate,
     )

@@ -1,0 +1,1 @@
+"""The tables: rows, runs, statistics; python -m mner_jax.tables NAME."""
