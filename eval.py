@@ -8,8 +8,8 @@ Fields of the run's config may be changed for it: --config.data.path=DIR2,
 
 from absl import flags
 
-from mner_jax import evaluation
-from mner_jax.config import from_config_dict
+from mner_jax import evaluation, report
+from mner_jax.config import UserError, from_config_dict
 from mner_jax.launch import launch
 
 _WORKDIR = flags.DEFINE_string(
@@ -23,6 +23,12 @@ _SHUFFLE_IMAGES = flags.DEFINE_bool(
   False,
   "Give each sentence another one's picture: a control; nothing is written.",
 )
+_REPORT = flags.DEFINE_bool(
+  "report",
+  False,
+  "Write DIR/report.html too: scores, learning curves, and the sentences to"
+  " look at, with where in its picture each word looks.",
+)
 _LANGUAGES = ("languages", "eval_languages")
 
 
@@ -32,16 +38,23 @@ def main():
   given = [f"config.data.{x}" in flags.FLAGS for x in _LANGUAGES]
   if given == [True, False]:
     config.data.eval_languages = ()
+  if _REPORT.value and _SHUFFLE_IMAGES.value:
+    raise UserError(
+      "--report and --shuffle_images: a report shows each sentence with its"
+      " own picture; give one of them"
+    )
   config = from_config_dict(config)
-  scores = evaluation.evaluate(
+  evaluated = evaluation.evaluate(
     config,
     _WORKDIR.value,
     _SPLIT.value,
     shuffle_images=_SHUFFLE_IMAGES.value,
-  ).scores
+  )
   if not _SHUFFLE_IMAGES.value:
-    evaluation.write(scores, _WORKDIR.value, _SPLIT.value)
-  print(evaluation.table(scores))
+    evaluation.write(evaluated.scores, _WORKDIR.value, _SPLIT.value)
+  print(evaluation.table(evaluated.scores))
+  if _REPORT.value:
+    print("\n" + report.write(evaluated, _WORKDIR.value, _SPLIT.value))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import json
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import seqeval.metrics
 import seqeval.scheme
@@ -41,31 +42,54 @@ def abstract_params(config, mesh):
 _viterbi = jax.jit(crf.viterbi)
 
 
+def _emissions(model, params, batch):
+  return model.apply({"params": params}, batch).emissions
+
+
+def _attention(model, params, batch):
+  """[B, W, P]: see `Evaluator.attention`."""
+  _, state = model.apply({"params": params}, batch, mutable=["intermediates"])
+  branch = state["intermediates"]["fusion"]["vit"]
+  (weights,) = branch["attention"]["weights"]  # [B, N, W, P]
+  return jnp.mean(weights, axis=1)
+
+
 @functools.cache
-def _jitted(config, mesh):
-  """The jitted function (params, batch) -> emissions; one for all splits."""
+def _jitted(function, config, mesh):
+  """One program for all splits: (params, batch) -> what `function` says."""
   model = MultimodalNER(config)
-
-  def emissions(params, batch):
-    return model.apply({"params": params}, batch).emissions
-
   # Replicated: every host stitches and decodes all sentences.
-  return jax.jit(emissions, out_shardings=sharding.replicated(mesh))
+  return jax.jit(
+    functools.partial(function, model), out_shardings=sharding.replicated(mesh)
+  )
 
 
 class Evaluator:
   """Predicts and scores splits; compiled once per bucket."""
 
   def __init__(self, config, mesh):
-    self._mesh = mesh
+    self._config, self._mesh = config, mesh
     self._tags = config.tags
-    self._emissions = _jitted(config, mesh)
 
   def emissions(self, params, examples, before_batch=lambda step: None):
     """The emissions of each sentence, [words, K] each, whole.
 
     `before_batch` is called with the number of each batch and may raise.
     """
+    return self._by_word(_emissions, params, examples, before_batch)
+
+  def attention(self, params, examples):
+    """Where in its picture each word looks, [words, P] of each sentence.
+
+    The collaboration's weights over the ViT's tokens, the class token first,
+    averaged over the heads; of a model that has both. Without a picture a
+    sentence's weights mean nothing.
+    """
+    return self._by_word(_attention, params, examples)
+
+  def _by_word(self, what, params, examples, before_batch=lambda step: None):
+    """What a function of a batch says of each sentence's words, [words, ...]."""
+    compute = _jitted(what, self._config, self._mesh)
     process = (jax.process_index(), jax.process_count())
     plan = examples.plan()
     parts = [None] * len(examples.windows)
@@ -74,7 +98,7 @@ class Evaluator:
       batches.load(examples, plan, steps, process=process)
     ):
       before_batch(step)
-      rows = self._emissions(params, sharding.put_batch(batch, self._mesh))
+      rows = compute(params, sharding.put_batch(batch, self._mesh))
       rows = jax.device_get(rows)
       for row, window in enumerate(plan.batch(step)[1]):
         if window != batches.PADDING:
@@ -264,7 +288,12 @@ def table(scores):
     f"{count} {name.replace('_', ' ')}"
     for name, count in scores["counts"].items()
   )
-  lines += ["", counts]
+  return "\n".join([*lines, "", counts, *remarks(scores)])
+
+
+def remarks(scores):
+  """What must stand beside the scores so that nobody misreads them."""
+  lines = []
   if best := scores.get("best_test_epoch"):
     lines.append(
       f"best test epoch (selected on test, not a fair score): F1"
@@ -276,7 +305,7 @@ def table(scores):
       f" {100 * ceilings['text']:.2f} on the text alone,"
       f" {100 * ceilings['text_and_pictures']:.2f} with the pictures"
     )
-  return "\n".join(lines)
+  return lines
 
 
 def write(scores, workdir, split):

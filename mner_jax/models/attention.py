@@ -44,7 +44,10 @@ class Attention(nn.Module):
       scores = jnp.where(
         mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min
       )
-    weights = jax.nn.softmax(scores).astype(self.dtype)
+    weights = jax.nn.softmax(scores)
+    # Kept only where a caller asks for "intermediates"; costs nothing else.
+    self.sow("intermediates", "weights", weights)
+    weights = weights.astype(self.dtype)
     weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
     context = jnp.einsum("bnqs,bsnh->bqnh", weights, v)
     context = context.reshape(*context.shape[:-2], width)
