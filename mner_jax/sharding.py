@@ -28,7 +28,7 @@ RULES = (
   (r"output/kernel$", P("tensor", "fsdp")),
   # A BiLSTM's; every step of its loop needs the whole of the second.
   (r"(forward|backward)_\d+/input/kernel$", P("fsdp", "tensor")),
-  (r"(pooler|join|scene_token)/kernel$", P("fsdp", "tensor")),
+  (r"(pooler|join|scene_token|regions|gate\w*)/kernel$", P("fsdp", "tensor")),
   (r"patch_embedding/kernel$", P(None, None, None, ("tensor", "fsdp"))),
   (r"resnet/.*conv\d?/kernel$", P(None, None, None, ("tensor", "fsdp"))),
   # Biases, norms, the ViT's positions, the CRF, the emissions: small, whole.

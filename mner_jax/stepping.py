@@ -60,9 +60,14 @@ def make_schedule(config, total_steps):
 
 
 def make_optimizer(config, total_steps):
-  """Adam (AdamW with a weight decay) on that schedule."""
+  """Adam (AdamW with a weight decay) on that schedule.
+
+  Biases and norms do not decay, as in BERT's own optimiser.
+  """
   return optax.adamw(
-    make_schedule(config, total_steps), weight_decay=config.weight_decay
+    make_schedule(config, total_steps),
+    weight_decay=config.weight_decay,
+    mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
   )
 
 
