@@ -23,7 +23,8 @@ from mner_jax.data.synthetic import corpus
 from mner_jax.models import crf
 from mner_jax.models.mner import MultimodalNER
 
-_DECODE_ROWS = 128  # sentences in one Viterbi
+# Sentences, and words with their padding, in one Viterbi.
+_DECODE_ROWS, _DECODE_WORDS = 128, 1 << 16
 
 
 def abstract_params(config, mesh):
@@ -39,7 +40,13 @@ def abstract_params(config, mesh):
   )
 
 
-_viterbi = jax.jit(crf.viterbi)
+@functools.partial(jax.jit, static_argnames="marginals")
+def _decode(scores, emissions, lengths, *, marginals):
+  """([B, W] tags, [B, W] marginals of entities or None)."""
+  paths, _ = crf.viterbi(scores, emissions, lengths)
+  if not marginals:
+    return paths, None
+  return paths, crf.entity_marginals(scores, emissions, paths, lengths)
 
 
 def _emissions(model, params, batch):
@@ -112,24 +119,44 @@ class Evaluator:
   def predict(self, params, examples, **options):
     """The tags of each sentence, as lists of strings."""
     emissions = self.emissions(params, examples, **options)
+    return [tags for tags, _ in self.decode(params, emissions)]
+
+  def decode(self, params, emissions, *, marginals=False):
+    """The best path of each sentence, by one Viterbi over all of it.
+
+    Args:
+      params: of the model.
+      emissions: [words, K] of each sentence.
+      marginals: whether to compute them.
+
+    Returns:
+      [(tags, scores)] of each sentence: strings, and [words] the marginal
+      probability of each entity at its last word, see
+      `crf.entity_marginals`; None without `marginals`.
+    """
     scores = jax.device_get(crf.scores_of(params, len(self._tags)))
     # Equal lengths together: little padding, few shapes to compile.
     by_length = collections.defaultdict(list)
     for i, e in enumerate(emissions):
       by_length[1 << (max(8, len(e)) - 1).bit_length()].append(i)
-    tags = [None] * len(emissions)
+    found = [None] * len(emissions)
     for length, members in sorted(by_length.items()):
-      for begin in range(0, len(members), _DECODE_ROWS):
-        rows = members[begin : begin + _DECODE_ROWS]
-        padded = np.zeros((_DECODE_ROWS, length, len(self._tags)), np.float32)
-        lengths = np.ones(_DECODE_ROWS, np.int32)
+      count = max(1, min(_DECODE_ROWS, _DECODE_WORDS // length))
+      for begin in range(0, len(members), count):
+        rows = members[begin : begin + count]
+        padded = np.zeros((count, length, len(self._tags)), np.float32)
+        lengths = np.ones(count, np.int32)
         for row, i in enumerate(rows):
           padded[row, : len(emissions[i])] = emissions[i]
           lengths[row] = len(emissions[i])
-        paths, _ = jax.device_get(_viterbi(scores, padded, lengths))
+        paths, sure = jax.device_get(
+          _decode(scores, padded, lengths, marginals=marginals)
+        )
         for row, i in enumerate(rows):
-          tags[i] = [self._tags[t] for t in paths[row, : lengths[row]]]
-    return tags
+          own = slice(lengths[row])
+          tags = [self._tags[t] for t in paths[row, own]]
+          found[i] = tags, sure[row, own] if marginals else None
+    return found
 
   def score(self, params, examples, **options):
     """Predicts a split and scores it: see `score`."""

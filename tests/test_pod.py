@@ -114,9 +114,9 @@ def one_host(start, tmp_path_factory):
 def test_a_bucket_is_compiled_once_in_each_phase(one_host):
   compiled = collections.Counter(one_host[0]["compiled"])
   # Two buckets, which both training and evaluation meet.
-  assert compiled["train_step"] == compiled["emissions"] == 2
+  assert compiled["train_step"] == compiled["_emissions"] == 2
   # Sentences of at most 8, 16 ... words are decoded together.
-  assert 1 <= compiled["viterbi"] <= 4
+  assert 1 <= compiled["_decode"] <= 4
 
 
 def test_metrics_are_fetched_once_for_each_line_of_the_log(one_host):
