@@ -1,7 +1,6 @@
 """Tags text with a trained model, with or without pictures.
 
-  python -m mner_jax.predict --workdir=DIR --text="Anna lebt in Bonn." \
-    [--image=photo.jpg]
+  python -m mner_jax.predict --workdir=DIR --text="Anna naps." --image=a.jpg
   python -m mner_jax.predict --workdir=DIR --input=F --output=F2
 
 F is CoNLL (.txt .conllu .conll .tsv: a word a line, more columns are not

@@ -206,6 +206,16 @@ def test_bad_input_is_an_error_and_no_output(workdir, tmp_path, case):
   assert not (tmp_path / "out.jsonl.tmp").exists()
 
 
+def test_bad_input_ends_with_one_line_and_exit_code_2(workdir):
+  result = subprocess.run(
+    [sys.executable, "-m", "mner_jax.predict", f"--workdir={workdir}",
+     "--text=Anna", "--image=none.png"],
+    capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=300,
+  )  # fmt: skip
+  assert (result.returncode, result.stdout) == (2, "")
+  assert len(result.stderr.splitlines()) == 1 and "none.png" in result.stderr
+
+
 def test_pipes(workdir):
   lines = [{"text": "Anna visits Town1."}, {"text": ""}, {"tokens": ["Bob"]}]
   result = subprocess.run(

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
+from mner_jax.stopping import EXIT_STOPPED
 from tests.test_training import ROOT, environment, write_corpus
 
 TEXT = "text only (BERT-CRF)"
@@ -102,6 +104,24 @@ def test_finished_runs_are_kept_and_a_crash_costs_its_row_only(folder, table):
   assert "MISSING: ViT only, seed 19" in result.stdout
   assert f"| {TEXT} |" in result.stdout
   assert metrics.stat().st_mtime_ns == before
+
+
+def test_a_signal_reaches_the_run(folder, table):
+  """It saves and leaves; the table says that it goes on, exit code 75."""
+  hashes = {row["row"]: row["hash"] for row in table[1]["rows"]}
+  log = folder / "work" / "runs" / f"{hashes['2M-NER']}-20" / "log.txt"
+  process = subprocess.Popen(
+    [*arguments(folder), "--seeds=2"], cwd=ROOT, env=environment(),
+    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  while not (log.exists() and "sentences;" in log.read_text()):
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.05)
+  process.terminate()
+  _, err = process.communicate(timeout=300)
+  assert process.returncode == EXIT_STOPPED, err
+  assert err.splitlines()[-1] == "stopped; the same command goes on"
+  assert "stopped at step" in log.read_text()
 
 
 BAD = {

@@ -40,7 +40,6 @@ _OVERRIDE = flags.DEFINE_multi_string(
   "override", [], "a.b=value, of every row alike."
 )
 _WORKDIR = flags.DEFINE_string("workdir", "runs/tables", "Folder of all.")
-_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time.", lower_bound=1)
 
 
 def _rows(table):
@@ -103,7 +102,7 @@ def main(name="", *rest):
     seeds,
     workdir,
   )
-  failures = runs.execute(planned, _JOBS.value)
+  failures = runs.execute(planned)
   folder = workdir / f"{name}-{_SCALE.value}"
   found, text = output.write(table, planned, failures, folder)
   if table.reference and any(row["seeds"] for row in found["rows"]):

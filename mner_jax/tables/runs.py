@@ -26,7 +26,6 @@ from mner_jax.config import UserError
 from mner_jax.data import builders, dataset, folders
 from mner_jax.stopping import EXIT_STOPPED
 
-_POLL_SECONDS = 0.2
 # What a resumed run may change but a number depends on.
 _COUNTED = {"dtype"}
 
@@ -134,11 +133,10 @@ def _hash(config, data_hash):
 
 
 class _Stop:
-  """SIGTERM and Ctrl-C are handed to the children; they save and leave."""
+  """SIGTERM and Ctrl-C are handed to the child; it saves and leaves."""
 
   def __init__(self):
-    self.asked = False
-    self.children = []
+    self.asked, self.child = False, None
 
   def __enter__(self):
     numbers = (signal.SIGTERM, signal.SIGINT)
@@ -150,18 +148,17 @@ class _Stop:
       signal.signal(number, handler)
 
   def _handle(self, number, frame):
-    # A second signal ends the children at once, as train.py has it.
+    # A second signal ends the child at once, as train.py has it.
     self.asked = True
-    for child in self.children:
-      child.terminate()
+    if self.child:
+      self.child.terminate()
 
 
-def execute(runs, jobs=1):
+def execute(runs):
   """Runs what is not finished; a run that fails does not stop the others.
 
   Args:
     runs: of `plan`.
-    jobs: children at a time.
 
   Returns:
     {folder: why it failed, one line}.
@@ -169,28 +166,22 @@ def execute(runs, jobs=1):
   # The same config may stand in a table under two names.
   todo = {run.folder: run for run in runs if not run.finished}
   say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before")
-  waiting, active, failures = collections.deque(todo.values()), {}, {}
-  progress = _Progress(runs, list(todo.values()), jobs)
+  failures = {}
+  progress = _Progress(runs, list(todo.values()))
   with _Stop() as stop:
-    while waiting or active:
-      while waiting and len(active) < jobs and not stop.asked:
-        run = waiting.popleft()
-        progress.begins(run)
-        child = _start(run)
-        active[child] = run, time.monotonic()
-        stop.children.append(child)
-        if stop.asked:  # the signal came while it started
-          child.terminate()
-      for child in [c for c in active if c.poll() is not None]:
-        run, start = active.pop(child)
-        stop.children.remove(child)
-        if child.returncode or not run.finished:
-          failures[run.folder] = _reason(run, child.returncode)
-        progress.ends(run, time.monotonic() - start, failures.get(run.folder))
-      if stop.asked and not active:
+    for run in todo.values():
+      progress.begins(run)
+      start = time.monotonic()
+      stop.child = _start(run)
+      if stop.asked:  # the signal came while it started
+        stop.child.terminate()
+      code = stop.child.wait()
+      if code or not run.finished:
+        failures[run.folder] = _reason(run, code)
+      progress.ends(run, time.monotonic() - start, failures.get(run.folder))
+      if stop.asked:
         say("stopped; the same command goes on")
         sys.exit(EXIT_STOPPED)
-      time.sleep(_POLL_SECONDS)
   return failures
 
 
@@ -222,9 +213,9 @@ def _reason(run, code):
 class _Progress:
   """One line when a run begins or ends, with the time that is left."""
 
-  def __init__(self, runs, todo, jobs):
+  def __init__(self, runs, todo):
     self._todo = list(todo)
-    self._count, self._jobs = len(todo), jobs
+    self._count = len(todo)
     self._start = time.monotonic()
     self._seconds = collections.defaultdict(list)
     for run in runs:
@@ -259,7 +250,7 @@ class _Progress:
       return ""
     # A row that has not run yet counts as the mean of those that have.
     mean = np.mean(list(known.values()))
-    left = sum(known.get(run.row, mean) for run in self._todo) / self._jobs
+    left = sum(known.get(run.row, mean) for run in self._todo)
     return f", about {left / 60:.0f} min left"
 
 
