@@ -49,20 +49,12 @@ def main():
     _WORKDIR.value,
     _SPLIT.value,
     shuffle_images=_SHUFFLE_IMAGES.value,
-  ).scores
+  )
   if not _SHUFFLE_IMAGES.value:
     evaluation.write(evaluated.scores, _WORKDIR.value, _SPLIT.value)
   print(evaluation.table(evaluated.scores))
   if _REPORT.value:
-    print(
-      "\n"
-      + report.write(
-        evaluated,
-        _WORKDIR.value,
-        _SPLIT.value,
-        evaluation.remarks(evaluated.scores),
-      )
-    )
+    print("\n" + report.write(evaluated, _WORKDIR.value, _SPLIT.value))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from mner_jax import errors, files
+from mner_jax import errors, evaluation, files, statistics
 from mner_jax.data import batches, wordpiece
 
 # What a report holds at most; a page of 20 MB still opens on a phone.
@@ -28,24 +28,14 @@ MAX_SENTENCES = 1000
 MAX_BYTES = 18_000_000
 _PICTURE_SIDE = 224  # pixels
 _CURVE_POINTS = 200
-_RESAMPLES = 1000
-
-
-def _interval(counts, seed=0):
-  """[low, high], 95 % of F1 over resampled sentences; counts [S, 3]."""
-  rng = np.random.default_rng(seed)
-  size = len(counts)
-  times = rng.multinomial(size, np.full(size, 1 / size), _RESAMPLES)
-  correct, predicted, gold = (times @ counts).T
-  f1 = 2 * correct / np.maximum(predicted + gold, 1)
-  return np.percentile(f1, [2.5, 97.5]).tolist()
 
 
 def _score_groups(scores, sentences, aligned):
   """[{"name", "rows"}]: the scores of `<split>_metrics.json` and intervals."""
 
   def row(name, values, counts):
-    return {**values, "name": name, "interval": _interval(counts)}
+    interval = statistics.bootstrap(counts[None])  # one seed
+    return {**values, "name": name, "interval": interval}
 
   everything = errors.counts(aligned)
   total = {
@@ -92,18 +82,19 @@ def _curves(workdir):
 def _run(config, params, scores):
   """[(what, value)] of the model and its training."""
   model = config.model
-  encoders = {"text": model.text, "ViT": model.vit, "ResNet": model.resnet}
-  used = {
-    name: encoder.weights or "from scratch"
-    for name, encoder in encoders.items()
-    if name == "text" or encoder.enabled
-  }
+  encoders = {model.text.encoder: model.text}
+  encoders |= {"ViT": model.vit} if model.vit.enabled else {}
+  encoders |= {"ResNet": model.resnet} if model.resnet.enabled else {}
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
-  rows = [(f"{k} encoder", weights) for k, weights in used.items()]
+  rows = [
+    (f"{name} encoder", e.weights or "from scratch")
+    for name, e in encoders.items()
+  ]
   if model.multimodal:
     released = ", as released" if model.released else ""
     rows.append(("fusion", model.fusion + released))
     rows.append(("contrastive loss", config.loss.contrastive))
+  rows.append(("decoder", model.decoder))
   return [
     *rows,
     ("parameters", f"{count:,}"),
@@ -201,15 +192,14 @@ def _pixels(examples):
       yield None
 
 
-def _sentences(evaluation, aligned, tokenizer):
+def _sentences(evaluated, aligned, tokenizer):
   """The sentences that are shown, their pictures, and a line about them."""
-  all_examples, config = evaluation.examples, evaluation.examples.config
-  split = all_examples.split
+  config, split = evaluated.examples.config, evaluated.examples.split
   ids, wrong = _choose(aligned)
   examples = batches.Examples(_part(split, ids), tokenizer, config)
   attention = [None] * len(ids)
   if config.model.vit.enabled and config.model.fusion == "collaboration":
-    attention = evaluation.evaluator.attention(evaluation.params, examples)
+    attention = evaluated.evaluator.attention(evaluated.params, examples)
   shown, pictures, known, size = [], [], {}, 0
   for i, weights, seen in zip(ids, attention, _pixels(examples), strict=True):
     sentence = split.sentences[i]
@@ -251,31 +241,30 @@ def _sentences(evaluation, aligned, tokenizer):
   return shown, pictures, note
 
 
-def collect(evaluation, workdir, split, remarks=()):
+def collect(evaluated, workdir, split):
   """All that a report shows, as one JSON object.
 
   Args:
-    evaluation: evaluation.Evaluation of a split.
+    evaluated: evaluation.Evaluation of a split.
     workdir: of the run.
     split: its name.
-    remarks: sentences that must stand beside the scores.
   """
-  workdir, scores = epath.Path(workdir), evaluation.scores
-  examples = evaluation.examples
+  workdir, scores = epath.Path(workdir), evaluated.scores
+  examples = evaluated.examples
   config, sentences = examples.config, examples.split.sentences
   aligned = [
     errors.align(sentence.tags, tags)
-    for sentence, tags in zip(sentences, evaluation.predicted, strict=True)
+    for sentence, tags in zip(sentences, evaluated.predicted, strict=True)
   ]
   tokenizer = wordpiece.load(workdir / "tokenizer")
-  shown, pictures, note = _sentences(evaluation, aligned, tokenizer)
+  shown, pictures, note = _sentences(evaluated, aligned, tokenizer)
   return {
     "name": workdir.resolve().name,
     "split": split,
-    "run": _run(config, evaluation.params, scores),
+    "run": _run(config, evaluated.params, scores),
     "data": _data(examples.split, scores["counts"]),
     "config": dataclasses.asdict(config),
-    "remarks": list(remarks),
+    "remarks": evaluation.remarks(scores),
     "curves": _curves(workdir),
     "scores": _score_groups(scores, sentences, aligned),
     "confusion": errors.confusion(aligned),
@@ -317,9 +306,9 @@ def render(data):
   return page.replace("__POLICY__", policy).replace("__DATA__", _json(data))
 
 
-def write(evaluation, workdir, split, remarks=()):
+def write(evaluated, workdir, split):
   """Writes DIR/report.html, process 0 only; returns a line that says so."""
-  data = collect(evaluation, workdir, split, remarks)
+  data = collect(evaluated, workdir, split)
   path = epath.Path(workdir) / "report.html"
   page = render(data)
   if jax.process_index() == 0:

@@ -59,7 +59,7 @@ def evaluate(config, workdir):
   tokenizer = wordpiece.bert_tokenizer(vocabulary[:96])
   wordpiece.save(tokenizer, workdir / "tokenizer")
   examples = batches.Examples(split, tokenizer, config)
-  params = MultimodalNER(config).init(
+  params = jax.jit(MultimodalNER(config).init)(
     jax.random.key(0), batches.empty(config, 1, 16)
   )["params"]
   evaluator = evaluation.Evaluator(config, sharding.make_mesh(config.mesh))
@@ -116,8 +116,8 @@ class Page(html.parser.HTMLParser):
 
 
 def test_no_data_becomes_markup(evaluated, workdir):
-  data = report.collect(evaluated, workdir, "test", HOSTILE)
-  data["name"] = HOSTILE[0]
+  data = report.collect(evaluated, workdir, "test")
+  data["name"], data["remarks"] = HOSTILE[0], HOSTILE
   text = report.render(data)
   page, empty = Page(text), Page(report.render({}))
   assert page.elements == empty.elements
@@ -231,19 +231,24 @@ def test_attention_is_that_of_the_formulas(evaluated, tiny, change, released):
   evaluator = evaluation.Evaluator(config, sharding.make_mesh(config.mesh))
   weights = evaluator.attention(evaluated.params, examples)
   model, plan = MultimodalNER(config), examples.plan()
+
+  @jax.jit
+  def encode(batch):
+    _, state = model.apply(
+      {"params": evaluated.params},
+      batch,
+      capture_intermediates=lambda module, _: module.name in ("text", "vit"),
+    )
+    found = state["intermediates"]
+    return found["text"]["__call__"][0][0], found["vit"]["__call__"][0]
+
   params = jax.tree.map(
     lambda x: np.asarray(x, np.float64), evaluated.params["fusion"]["vit"]
   )["attention"]  # fmt: skip
   seen = 0
   for step in range(plan.steps_per_epoch):
     batch = examples.rows(*plan.batch(step))
-    _, state = model.apply(
-      {"params": evaluated.params}, batch,
-      capture_intermediates=lambda module, _: module.name in ("text", "vit"),
-    )  # fmt: skip
-    encoders = state["intermediates"]
-    pieces = np.asarray(encoders["text"]["__call__"][0][0], np.float64)
-    tokens = np.asarray(encoders["vit"]["__call__"][0], np.float64)
+    pieces, tokens = (np.asarray(x, np.float64) for x in encode(batch))
     for row, window in enumerate(batch["window"]):
       if window == batches.PADDING:
         continue
@@ -309,18 +314,28 @@ def test_pictures_are_those_the_model_saw(evaluated, workdir):
   assert np.abs(error).mean() < 40  # noise, compressed; unrelated: 85
 
 
-@pytest.mark.parametrize("resnet", [False, True])
-def test_models_without_patches_have_no_heat_map(
-  tiny, change, resnet, tmp_path
+@pytest.mark.parametrize(
+  ("fusion", "vit", "resnet"),
+  [
+    ("collaboration", False, False),
+    ("collaboration", False, True),
+    ("concatenation", True, False),
+  ],
+)
+def test_models_without_such_weights_have_no_heat_map(
+  tiny, change, fusion, vit, resnet, tmp_path
 ):
   config = change(
-    tiny, model__vit__enabled=False, model__resnet__enabled=resnet
+    tiny,
+    model__fusion=fusion,
+    model__vit__enabled=vit,
+    model__resnet__enabled=resnet,
   )
   data = report.collect(evaluate(config, tmp_path), tmp_path, "test")
   report.render(data)
   assert len(data["sentences"]) == 14
   assert not any("attention" in s for s in data["sentences"])
-  assert bool(data["pictures"]) == resnet
+  assert bool(data["pictures"]) == (vit or resnet)
 
 
 def test_a_large_split_is_cut_errors_first(evaluated, workdir, monkeypatch):

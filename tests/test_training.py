@@ -181,9 +181,13 @@ def test_stopped_and_started_again_equals_one_go(corpus, run):
 def test_eval_repeats_the_scores_and_takes_overrides(run):
   workdir, _ = run
   want = (workdir / "test_metrics.json").read_bytes()
-  result = command("eval.py", f"--workdir={workdir}")
+  result = command("eval.py", f"--workdir={workdir}", "--report")
   assert result.returncode == 0, result.stderr
   assert (workdir / "test_metrics.json").read_bytes() == want
+  page = (workdir / "report.html").read_text()
+  assert page.count("data:image/webp") == 4 and "Jürgen" not in page
+  assert f'"f1":{json.loads(want)["f1"]},' in page and "J\\u00fcrgen" in page
+  (workdir / "report.html").unlink()
   result = command(
     "eval.py", f"--workdir={workdir}", "--split=valid",
     "--config.data.languages=('de',)",
