@@ -194,7 +194,7 @@ _MARK = "saving.json"  # the steps that are being written or removed
 
 
 def _folder(workdir):
-  return epath.Path(workdir).resolve() / "checkpoints"
+  return files.absolute(workdir) / "checkpoints"
 
 
 def _steps(folder):

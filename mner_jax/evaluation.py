@@ -6,6 +6,7 @@ decoded by ONE Viterbi.
 """
 
 import collections
+import functools
 import json
 from typing import Any, NamedTuple
 
@@ -22,7 +23,8 @@ from mner_jax.data.synthetic import corpus
 from mner_jax.models import crf
 from mner_jax.models.mner import MultimodalNER
 
-_DECODE_ROWS = 128  # sentences in one Viterbi
+# Sentences, and words with their padding, in one Viterbi.
+_DECODE_ROWS, _DECODE_WORDS = 128, 1 << 16
 
 
 def abstract_params(config, mesh):
@@ -38,40 +40,50 @@ def abstract_params(config, mesh):
   )
 
 
+@functools.partial(jax.jit, static_argnames="marginals")
+def _decode(scores, emissions, lengths, *, marginals):
+  """([B, W] tags, [B, W] marginals of entities or None)."""
+  paths, _ = crf.viterbi(scores, emissions, lengths)
+  if not marginals:
+    return paths, None
+  return paths, crf.entity_marginals(scores, emissions, paths, lengths)
+
+
+def _emissions(model, params, batch):
+  return model.apply({"params": params}, batch).emissions
+
+
+def _attention(model, params, batch):
+  """[B, W, P]: see `Evaluator.attention`."""
+  _, state = model.apply({"params": params}, batch, mutable=["intermediates"])
+  branch = state["intermediates"]["fusion"]["vit"]
+  (weights,) = branch["attention"]["weights"]  # [B, N, W, P]
+  return jnp.mean(weights, axis=1)
+
+
+@functools.cache
+def _jitted(function, config, mesh):
+  """One program for all splits: (params, batch) -> what `function` says."""
+  model = MultimodalNER(config)
+  # Replicated: every host stitches and decodes all sentences.
+  return jax.jit(
+    functools.partial(function, model), out_shardings=sharding.replicated(mesh)
+  )
+
+
 class Evaluator:
   """Predicts and scores splits; compiled once per bucket."""
 
   def __init__(self, config, mesh):
-    model = MultimodalNER(config)
-
-    def emissions(params, batch):
-      return model.apply({"params": params}, batch).emissions
-
-    def attention(params, batch):
-      _, state = model.apply(
-        {"params": params}, batch, mutable=["intermediates"]
-      )
-      branch = state["intermediates"]["fusion"]["vit"]
-      (weights,) = branch["attention"]["weights"]  # [B, N, W, P]
-      return jnp.mean(weights, axis=1)
-
-    self._mesh = mesh
+    self._config, self._mesh = config, mesh
     self._tags = config.tags
-    # Replicated: every host stitches and decodes all sentences.
-    self._emissions = jax.jit(
-      emissions, out_shardings=sharding.replicated(mesh)
-    )
-    self._attention = jax.jit(
-      attention, out_shardings=sharding.replicated(mesh)
-    )
-    self._viterbi = jax.jit(crf.viterbi)
 
   def emissions(self, params, examples, before_batch=lambda step: None):
     """The emissions of each sentence, [words, K] each, whole.
 
     `before_batch` is called with the number of each batch and may raise.
     """
-    return self._by_word(self._emissions, params, examples, before_batch)
+    return self._by_word(_emissions, params, examples, before_batch)
 
   def attention(self, params, examples):
     """Where in its picture each word looks, [words, P] of each sentence.
@@ -80,10 +92,11 @@ class Evaluator:
     averaged over the heads; of a model that has both. Without a picture a
     sentence's weights mean nothing.
     """
-    return self._by_word(self._attention, params, examples)
+    return self._by_word(_attention, params, examples)
 
-  def _by_word(self, compute, params, examples, before_batch=lambda step: None):
-    """What `compute` says of the words of each sentence, [words, ...] each."""
+  def _by_word(self, what, params, examples, before_batch=lambda step: None):
+    """What a function of a batch says of each sentence's words, [words, ...]."""
+    compute = _jitted(what, self._config, self._mesh)
     process = (jax.process_index(), jax.process_count())
     plan = examples.plan()
     parts = [None] * len(examples.windows)
@@ -106,24 +119,44 @@ class Evaluator:
   def predict(self, params, examples, **options):
     """The tags of each sentence, as lists of strings."""
     emissions = self.emissions(params, examples, **options)
+    return [tags for tags, _ in self.decode(params, emissions)]
+
+  def decode(self, params, emissions, *, marginals=False):
+    """The best path of each sentence, by one Viterbi over all of it.
+
+    Args:
+      params: of the model.
+      emissions: [words, K] of each sentence.
+      marginals: whether to compute them.
+
+    Returns:
+      [(tags, scores)] of each sentence: strings, and [words] the marginal
+      probability of each entity at its last word, see
+      `crf.entity_marginals`; None without `marginals`.
+    """
     scores = jax.device_get(crf.scores_of(params, len(self._tags)))
     # Equal lengths together: little padding, few shapes to compile.
     by_length = collections.defaultdict(list)
     for i, e in enumerate(emissions):
       by_length[1 << (max(8, len(e)) - 1).bit_length()].append(i)
-    tags = [None] * len(emissions)
+    found = [None] * len(emissions)
     for length, members in sorted(by_length.items()):
-      for begin in range(0, len(members), _DECODE_ROWS):
-        rows = members[begin : begin + _DECODE_ROWS]
-        padded = np.zeros((_DECODE_ROWS, length, len(self._tags)), np.float32)
-        lengths = np.ones(_DECODE_ROWS, np.int32)
+      count = max(1, min(_DECODE_ROWS, _DECODE_WORDS // length))
+      for begin in range(0, len(members), count):
+        rows = members[begin : begin + count]
+        padded = np.zeros((count, length, len(self._tags)), np.float32)
+        lengths = np.ones(count, np.int32)
         for row, i in enumerate(rows):
           padded[row, : len(emissions[i])] = emissions[i]
           lengths[row] = len(emissions[i])
-        paths, _ = jax.device_get(self._viterbi(scores, padded, lengths))
+        paths, sure = jax.device_get(
+          _decode(scores, padded, lengths, marginals=marginals)
+        )
         for row, i in enumerate(rows):
-          tags[i] = [self._tags[t] for t in paths[row, : lengths[row]]]
-    return tags
+          own = slice(lengths[row])
+          tags = [self._tags[t] for t in paths[row, own]]
+          found[i] = tags, sure[row, own] if marginals else None
+    return found
 
   def score(self, params, examples, **options):
     """Predicts a split and scores it: see `score`."""

@@ -56,8 +56,7 @@ class Log:
       path = workdir / f"{name}.jsonl"
       # Whole or not at all: no line may be lost to a kill.
       kept = _kept(path, first_step, scored)
-      files.write(path, "".join(text for _, text in kept))
-      self._files[name] = path.open("a")
+      self._files[name] = files.Lines(path, "".join(text for _, text in kept))
     self._bar = tqdm.tqdm(
       total=total_steps, initial=first_step, unit="step", dynamic_ncols=True,
       disable=not sys.stderr.isatty(),
@@ -100,6 +99,7 @@ class Log:
   def pause(self):
     """Around evaluation and saving: not counted as training."""
     self.flush()  # restarts the clock
+    self._sync()
     start = time.monotonic()
     yield
     if self._main:
@@ -164,13 +164,18 @@ class Log:
     self._shown["dev F1"] = f"{scores['valid_f1']:.4f}"
     said = "  ".join(f"{k} {v:.4f}" for k, v in scores.items())
     self.say(f"step {step}/{self._total}  {said}")
+    self._sync()
+
+  def _sync(self):
+    """A checkpoint must not outlive the lines up to it."""
+    for file in self._files.values():
+      file.sync()
 
   def _write(self, name, line):
     if not self._main:
       return
     try:
-      self._files[name].write(json.dumps(line) + "\n")
-      self._files[name].flush()
+      self._files[name].add(json.dumps(line))
     except OSError as error:
       raise UserError(
         f"{name}.jsonl: cannot be written ({error.strerror or error}); the"

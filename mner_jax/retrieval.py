@@ -1,11 +1,13 @@
 """Do sentences find their pictures, and pictures their sentences?
 
-Recall at k of the space that the contrastive loss shapes: rank all pictures by
-their similarity to a sentence; its own is among the first k, or not.
+Recall at k of the space that the contrastive loss shapes: all pictures are
+ranked by how a sentence sees them; its own is among the first k, or not. The
+similarity is that of the loss: see `contrastive.similarities`.
 """
 
 import json
 import math
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,100 +21,117 @@ from mner_jax.models.mner import MultimodalNER
 RANKS = (1, 5, 10)
 
 
+class Pairs(NamedTuple):
+  """N sentences that have a picture, as unit vectors."""
+
+  text: list[np.ndarray]  # [W, D] each; W = 1 where sentences are aligned
+  images: dict[str, np.ndarray]  # of each branch, [N, P, D]
+  picture: np.ndarray  # [N], equal for equal pictures
+  language: np.ndarray  # [N]
+
+
 def aligns(config):
   """Whether a Config's model has a space of sentences and pictures."""
   return config.model.multimodal and config.loss.contrastive != "none"
 
 
 def embed(params, examples):
-  """Unit vectors of the sentences that have a picture, and of the pictures.
-
-  Long sentences stand for themselves by their first window. With two image
-  branches both are compared: the vectors stand side by side, so that the
-  product is the sum of the cosines.
+  """The Pairs of a split; of a long sentence its first window.
 
   Args:
-    params: of the model of `examples.config`.
+    params: of the model of `examples.config`, which `aligns`.
     examples: batches.Examples.
-
-  Returns:
-    (text [N, D], image [N, D], sentence [N], picture [N]); equal numbers in
-    `picture` are the same picture.
   """
   config = examples.config
   mesh = sharding.make_mesh(config.mesh)
   model = MultimodalNER(config)
+  by_word = config.loss.alignment == "word"
 
   def vectors(params, batch):
     output = model.apply({"params": params}, batch)
-    text = normalise(output.text)
-    images = [normalise(x) for x in output.images.values()]
-    return (
-      jax.numpy.concatenate([text] * len(images), axis=-1),
-      jax.numpy.concatenate(images, axis=-1),
-    )
+    text, images = normalise(output.text), output.images
+    images = {name: normalise(x) for name, x in images.items()}
+    if not by_word:
+      text, images = jax.tree.map(lambda x: x[:, None], (text, images))
+    kept = {k: batch[k] for k in ("has_image", "image_id", "num_words")}
+    return text, images, kept
 
   compute = jax.jit(vectors, out_shardings=sharding.replicated(mesh))
   plan = examples.plan()
   process = (jax.process_index(), jax.process_count())
-  found = []
+  steps = (0, plan.steps_per_epoch)
+  text, images, picture, language = [], [], [], []
   for step, batch in enumerate(
-    batches.load(examples, plan, (0, plan.steps_per_epoch), process=process)
+    batches.load(examples, plan, steps, process=process)
   ):
     on_device = sharding.put_batch(batch, mesh)
-    text, image = jax.device_get(compute(params, on_device))
-    replicate = jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))
-    has_image = jax.device_get(replicate(on_device["has_image"]))
-    picture = jax.device_get(replicate(on_device["image_id"]))
+    words, tokens, kept = jax.device_get(compute(params, on_device))
     for row, i in enumerate(plan.batch(step)[1]):
-      if i != batches.PADDING and has_image[row]:
-        window = examples.windows[i]
-        if window.start == 0:
-          found.append((text[row], image[row], window.sentence, picture[row]))
-  return tuple(np.array(x) for x in zip(*found, strict=True))
+      if i == batches.PADDING or not kept["has_image"][row]:
+        continue
+      window = examples.windows[i]
+      if window.start == 0:
+        count = kept["num_words"][row] if by_word else 1
+        text.append(words[row, :count])
+        images.append({name: x[row] for name, x in tokens.items()})
+        picture.append(kept["image_id"][row])
+        language.append(examples.split.sentences[window.sentence].language)
+  images = {name: np.stack([x[name] for x in images]) for name in images[0]}
+  return Pairs(text, images, np.array(picture), np.array(language))
 
 
-def recalls(similarity, text_picture, pictures):
+def similarities(text, images):
+  """How each sees the other: (text_to_image [N, M], image_to_text [M, N]).
+
+  The mean over one's own tokens of the best cosine among those of the other,
+  summed over the branches; with one token each it is their cosine.
+
+  Args:
+    text: N arrays [W, D] of unit vectors.
+    images: {branch: [M, P, D]}, unit vectors.
+  """
+  to_image, to_text = [], []
+  for words in text:
+    cosines = [
+      (words @ x.reshape(-1, x.shape[-1]).T).reshape(-1, *x.shape[:2])
+      for x in images.values()
+    ]  # [W, M, P] each
+    to_image.append(sum(c.max(axis=2).mean(axis=0) for c in cosines))
+    to_text.append(sum(c.max(axis=0).mean(axis=1) for c in cosines))
+  return np.stack(to_image), np.stack(to_text, axis=1)
+
+
+def recalls(to_image, to_text, text_picture, pictures):
   """Recall at RANKS both ways; ties count against.
 
   Args:
-    similarity: [N, M], of N sentences and M pictures.
+    to_image: [N, M], how N sentences see M pictures.
+    to_text: [M, N], how the pictures see them.
     text_picture: [N], the picture of each sentence.
     pictures: [M], their numbers; each has a sentence.
 
   Returns:
     {"text_to_image": {"1": recall, ...}, "image_to_text": ..., "chance":
-    {the same}, "sentences": N, "pictures": M}. A picture with several
-    sentences has found one if the best of them is among the first k.
+    {the same of random ranks}, "sentences": N, "pictures": M}. A picture with
+    several sentences has found one if the best of them is among the first k.
   """
   own = text_picture[:, None] == pictures[None, :]  # [N, M]
-  found = {
-    "text_to_image": _ranks(similarity, own),
-    "image_to_text": _ranks(similarity.T, own.T),
+  ways = {
+    "text_to_image": (to_image, own),
+    "image_to_text": (to_text, own.T),
   }
-  sizes = {"text_to_image": own.sum(1), "image_to_text": own.sum(0)}
-  total = {"text_to_image": len(pictures), "image_to_text": len(text_picture)}
-  return {
-    **{
-      way: {str(k): float(np.mean(ranks < k)) for k in RANKS}
-      for way, ranks in found.items()
-    },
-    "chance": {
-      way: {
-        str(k): float(np.mean([_chance(k, n, total[way]) for n in sizes[way]]))
-        for k in RANKS
-      }
-      for way in found
-    },
-    "sentences": len(text_picture),
-    "pictures": len(pictures),
-  }
-
-
-def _ranks(similarity, own):
-  """[N, M] -> [N]: how many others come before, or equal, the best own."""
-  best = np.max(np.where(own, similarity, -np.inf), axis=1, keepdims=True)
-  return np.sum((similarity >= best) & ~own, axis=1)
+  found, chance = {}, {}
+  for way, (similarity, own) in ways.items():
+    best = np.max(np.where(own, similarity, -np.inf), axis=1, keepdims=True)
+    before = np.sum((similarity >= best) & ~own, axis=1)  # of the others
+    found[way] = {str(k): float(np.mean(before < k)) for k in RANKS}
+    counts = own.sum(axis=1).tolist()
+    chance[way] = {
+      str(k): float(np.mean([_chance(k, n, own.shape[1]) for n in counts]))
+      for k in RANKS
+    }
+  sizes = {"sentences": len(text_picture), "pictures": len(pictures)}
+  return {**found, "chance": chance, **sizes}
 
 
 def _chance(k, own, total):
@@ -123,15 +142,17 @@ def _chance(k, own, total):
 
 def score(params, examples):
   """`recalls` of each language's sentences and of all, {name: recalls}."""
-  text, image, sentence, picture = embed(params, examples)
-  languages = np.array([examples.split.sentences[i].language for i in sentence])
-  groups = {"all": np.ones(len(text), bool)}
-  groups |= {name: languages == name for name in sorted(set(languages))}
+  pairs = embed(params, examples)
+  groups = {"all": np.full(len(pairs.text), True)}
+  groups |= {name: pairs.language == name for name in np.unique(pairs.language)}
   scores = {}
   for name, members in groups.items():
-    pictures, first = np.unique(picture[members], return_index=True)
-    scores[name] = recalls(
-      text[members] @ image[members][first].T, picture[members], pictures
+    ids = np.flatnonzero(members)
+    pictures, first = np.unique(pairs.picture[ids], return_index=True)
+    text = [pairs.text[i] for i in ids]
+    images = {branch: x[ids[first]] for branch, x in pairs.images.items()}
+    scores[str(name)] = recalls(
+      *similarities(text, images), pairs.picture[ids], pictures
     )
   return scores
 

@@ -23,14 +23,14 @@ P = PartitionSpec
 # block needs one sum over 'tensor' at its end (Megatron-LM, arXiv:1909.08053).
 RULES = (
   # The vocabulary (119,547 pieces in mBERT) is odd: the width is split.
-  (r"embeddings/embedding$", P(None, ("fsdp", "tensor"))),
+  (r"embeddings/embedding$", P(None, ("tensor", "fsdp"))),
   (r"(query|key|value|intermediate|hidden)/kernel$", P("fsdp", "tensor")),
   (r"output/kernel$", P("tensor", "fsdp")),
   # A BiLSTM's; every step of its loop needs the whole of the second.
   (r"(forward|backward)_\d+/input/kernel$", P("fsdp", "tensor")),
-  (r"(pooler|join|scene_token)/kernel$", P("fsdp", "tensor")),
-  (r"patch_embedding/kernel$", P(None, None, None, ("fsdp", "tensor"))),
-  (r"resnet/.*conv\d?/kernel$", P(None, None, None, ("fsdp", "tensor"))),
+  (r"(pooler|join|scene_token|regions|gate\w*)/kernel$", P("fsdp", "tensor")),
+  (r"patch_embedding/kernel$", P(None, None, None, ("tensor", "fsdp"))),
+  (r"resnet/.*conv\d?/kernel$", P(None, None, None, ("tensor", "fsdp"))),
   # Biases, norms, the ViT's positions, the CRF, the emissions: small, whole.
   (r"", P()),
 )
@@ -110,6 +110,27 @@ def replicate(mesh):
   if mesh is None:
     return lambda x: x
   return lambda x: jax.lax.with_sharding_constraint(x, replicated(mesh))
+
+
+def gather_fsdp(params, mesh):
+  """In jit: the parameters as the model uses them, split over 'tensor' only.
+
+  They are gathered before the step and given back after it (ZeRO,
+  arXiv:1910.02054), so that only rows of the batch are split over 'fsdp'. Left
+  to itself XLA splits activations after the parameters, and moves more.
+  """
+  if mesh is None or mesh.shape["fsdp"] == 1:
+    return params
+
+  def used(axes):
+    axes = (axes,) if isinstance(axes, str) else axes or ()
+    return tuple(axis for axis in axes if axis != "fsdp") or None
+
+  def place(x, placed):
+    spec = P(*map(used, placed.spec))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+  return jax.tree.map(place, params, shardings(params, mesh))
 
 
 def batch_sharding(mesh):

@@ -60,9 +60,14 @@ def make_schedule(config, total_steps):
 
 
 def make_optimizer(config, total_steps):
-  """Adam (AdamW with a weight decay) on that schedule."""
+  """Adam (AdamW with a weight decay) on that schedule.
+
+  Biases and norms do not decay, as in BERT's own optimiser.
+  """
   return optax.adamw(
-    make_schedule(config, total_steps), weight_decay=config.weight_decay
+    make_schedule(config, total_steps),
+    weight_decay=config.weight_decay,
+    mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
   )
 
 
@@ -81,7 +86,8 @@ def make_train_step(config, tx, mesh=None):
     trainable, frozen = split_frozen(state.params, config.optim.frozen)
 
     def loss_fn(trainable, batch, key):
-      variables = {"params": merge(trainable, frozen)}
+      params = sharding.gather_fsdp(merge(trainable, frozen), mesh)
+      variables = {"params": params}
       output = model.apply(
         variables, batch, deterministic=False, rngs={"dropout": key}
       )

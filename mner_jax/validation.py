@@ -8,7 +8,7 @@ import re
 CHOICES = {
   "model.text.encoder": ("bert", "bilstm"),
   "model.vit.style": ("clip", "google"),
-  "model.fusion": ("collaboration", "concatenation", "none"),
+  "model.fusion": ("collaboration", "concatenation", "umt", "maf", "none"),
   "model.decoder": ("crf", "softmax"),
   "loss.contrastive": ("nt_xent", "clip", "none"),
   "loss.alignment": ("sentence", "word"),
@@ -108,6 +108,14 @@ def _model(config):
     yield (
       f"model.fusion={model.fusion!r} reads the ResNet's regions alone: set"
       " model.resnet.enabled=True and model.vit.enabled=False"
+    )
+  widths = {model.text.hidden_size, model.vit.hidden_size}
+  collaborates = model.vit.enabled and model.fusion == "collaboration"
+  if model.released and collaborates and len(widths) > 1:
+    yield (
+      "model.released sends words through the pictures' key projection:"
+      f" model.text.hidden_size {model.text.hidden_size} and"
+      f" model.vit.hidden_size {model.vit.hidden_size} must be equal"
     )
   unseen = model.fusion == "none" and config.loss.contrastive == "none"
   if model.multimodal and unseen:

@@ -269,6 +269,59 @@ def test_batches_that_are_not_finite(start, tmp_path):
   assert steps == list(range(1, TOTAL + 1))
 
 
+BUCKET = """
+import fsspec
+from fsspec.implementations.dirfs import DirFileSystem
+from orbax.checkpoint._src.path import gcs_utils
+
+class Bucket(DirFileSystem):
+  # gs:// in a local folder, without what a bucket store cannot do: append.
+  protocol = ("gs", "gcs")
+
+  def __init__(self, **_):
+    super().__init__({root!r}, fsspec.filesystem("file", auto_mkdir=True))
+
+  @classmethod
+  def _strip_protocol(cls, path):
+    return str(path).removeprefix("gs://").rstrip("/")
+
+  def _join(self, path):
+    return super()._join(
+      self._strip_protocol(path) if isinstance(path, str) else path
+    )
+
+  def open(self, path, mode="rb", **options):
+    if "a" in mode:
+      raise NotImplementedError("append")
+    return super().open(path, mode=mode, **options)
+
+  def listdir(self, path, detail=True, **options):
+    return self.ls(path, detail=detail)
+
+fsspec.register_implementation("gcs", Bucket, clobber=True)
+fsspec.register_implementation("gs", Bucket, clobber=True)
+# The arrays are written by tensorstore, not by fsspec.
+gcs_utils.get_kvstore_for_gcs = lambda path: {{
+  "driver": "file", "path": {root!r} + "/" + path.removeprefix("gs://")
+}}
+"""
+
+
+def test_a_workdir_in_a_bucket(start, undisturbed, tmp_path):
+  """Killed after a save and started again, it holds what a local one does."""
+  wanted, _, _ = undisturbed
+  before = BUCKET.format(root=str(tmp_path))
+  process = start("gs://bucket/run", before=before)
+  while not (tmp_path / "bucket/run/checkpoints/14/manifest.json").exists():
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.01)
+  process.kill()
+  process.communicate()
+  _, err = finish(start("gs://bucket/run", before=before))
+  assert "going on after step" in err
+  assert_same(tmp_path / "bucket/run", wanted)
+
+
 def pair(start, workdir, *arguments, before=("", "")):
   """Two processes of one run, two devices each: [(exit code, out, err)]."""
   with socket.socket() as free:

@@ -13,7 +13,7 @@ import pytest
 import seqeval.metrics
 from PIL import Image
 
-from mner_jax import checkpoint, stepping
+from mner_jax import checkpoint, sharding, stepping
 from mner_jax import config as config_lib
 from mner_jax.data import formats
 
@@ -149,6 +149,11 @@ def files(folder):
 
 def arrays(workdir):
   """All arrays of a run's last checkpoint."""
+  return [x for _, x in named_arrays(workdir)]
+
+
+def named_arrays(workdir):
+  """[(path, array)] of a run's last checkpoint."""
   config = config_lib.read_workdir(workdir)
   init = stepping.make_init(config, stepping.make_optimizer(config.optim, 1))
   key = jax.random.key_data(jax.random.key(0))
@@ -159,7 +164,8 @@ def arrays(workdir):
   )
   step = checkpoint.latest_step(workdir)
   state = checkpoint.restore(workdir, step, abstract)
-  return [np.asarray(x) for x in jax.tree.leaves(state)]
+  leaves = jax.tree_util.tree_leaves_with_path(state)
+  return [(sharding.path_name(path), np.asarray(x)) for path, x in leaves]
 
 
 def test_stopped_and_started_again_equals_one_go(corpus, run):

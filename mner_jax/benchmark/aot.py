@@ -1,24 +1,20 @@
 """The train step, compiled for a TPU slice on a machine without one.
 
 What the TPU's own compiler says of the program: memory, arithmetic, bytes and
-collectives of one device. Times are an ESTIMATE by a roofline:
-
-    max(flops / peak, bytes accessed / HBM bandwidth) + sent / link bandwidth
-
-with `sent` the bytes that a ring sends for each collective: 2 (n - 1) / n of
-an all-reduce, (n - 1) / n of what is gathered or scattered. It assumes that
-nothing overlaps and nothing waits.
+collectives of one device. Times are an ESTIMATE by a roofline, see `FORMULA`.
 """
 
 import collections
 import math
 import re
+import sys
 import time
 
 import jax
 from jax.experimental import topologies
 
 from mner_jax import sharding, stepping
+from mner_jax.benchmark import traffic
 from mner_jax.config import UserError
 from mner_jax.data import batches
 
@@ -28,6 +24,13 @@ CHIPS = {
   "v5e": (197e12, 819e9, 16e9, 200e9),
   "v5p": (459e12, 2765e9, 95e9, 600e9),
 }
+
+FORMULA = """\
+estimate = max(flops / {} TFLOP/s, HBM bytes / {} GB/s) + sent / {} GB/s, with
+sent the bytes that a device of a ring of n sends: 2 (n - 1) / n of what is
+all-reduced, (n - 1) / n of what is gathered or scattered; nothing overlaps and
+nothing waits. It fits if arguments, temporaries and results take less than
+{} GB. "XLA GB" is the compiler's "bytes accessed", see benchmark/traffic.py."""
 
 _COLLECTIVE = re.compile(
   r"= (?P<shape>\(?[a-z][^=]*?) (?P<kind>all-reduce|all-gather|reduce-scatter"
@@ -140,6 +143,8 @@ def run(config, topology, *, batch_sizes, lengths):
     raise UserError(
       f"--compile_for: {topology!r}: {reason}; it needs the extra [tpu]"
     ) from None
+  units = peak / 1e12, hbm_rate / 1e9, link / 1e9, hbm / 1e9
+  print(FORMULA.format(*(f"{x:,.0f}" for x in units)))
   mesh = sharding.make_mesh(config.mesh, description.devices)
   rows = []
   for size in batch_sizes:
@@ -157,7 +162,8 @@ def run(config, topology, *, batch_sizes, lengths):
         continue
       memory = compiled.memory_analysis()
       cost = compiled.cost_analysis()
-      sent = collectives(compiled.as_text())
+      text = compiled.as_text()
+      sent = collectives(text)
       arguments = memory.argument_size_in_bytes
       # Donated arguments and results share their memory.
       total = (
@@ -166,21 +172,30 @@ def run(config, topology, *, batch_sizes, lengths):
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
       )
-      compute = max(cost["flops"] / peak, cost["bytes accessed"] / hbm_rate)
+      moved = traffic.hbm_bytes(text, trips=length)
+      compute = max(cost["flops"] / peak, moved.total() / hbm_rate)
       network = sum(size for _, size, _, _ in sent) / link
-      kinds = collections.Counter(kind for kind, _, _, _ in sent)
+      kinds = collections.defaultdict(list)
+      for kind, sent_bytes, _, _ in sent:
+        kinds[kind].append(sent_bytes)
       row |= {
         "arguments_gb": arguments / 1e9,
         "temporaries_gb": memory.temp_size_in_bytes / 1e9,
         "total_gb": total / 1e9,
         "fits": total < hbm,
         "tflop": cost["flops"] / 1e12,
-        "gb_accessed": cost["bytes accessed"] / 1e9,
+        "hbm_gb": moved.total() / 1e9,
+        "hbm_mb_an_example": moved.total() / 1e6 / size,
+        "xla_gb": cost["bytes accessed"] / 1e9,
         "sent_gb": sum(size for _, size, _, _ in sent) / 1e9,
         "estimated_ms": 1e3 * (compute + network),
         "estimated_examples_per_second": size * share / (compute + network),
-        "collectives": dict(kinds),
+        "collectives": ", ".join(
+          f"{len(x)} {kind} {sum(x) / 1e6:,.1f} MB" for kind, x in kinds.items()
+        ),
         "compile_seconds": time.perf_counter() - start,
       }
       rows.append(row)
+      said = f"{topology}, {size} x {length}: {row['compile_seconds']:.0f} s"
+      print(said, file=sys.stderr, flush=True)
   return rows

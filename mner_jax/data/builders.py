@@ -314,6 +314,8 @@ def _build(builder):
     with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare()
   except OSError as error:
+    if builder.is_prepared():
+      return  # another process was faster
     raise UserError(
       f"data.cache_dir: cannot build the data set in {builder.data_dir}:"
       f" {error}"

@@ -16,9 +16,11 @@ edges of its spans. Other fields are ignored.
 """
 
 import bisect
+import contextlib
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -69,7 +71,10 @@ def read(path, language="", scheme="iob2") -> Iterator[Sentence]:
 def _lines(path):
   """(number, line) of a file, from 1, without the line's end."""
   try:
-    with path.open("rb") as file:
+    piped = str(path) == "-"
+    with (
+      contextlib.nullcontext(sys.stdin.buffer) if piped else path.open("rb")
+    ) as file:
       number = 0
       # Only "\n" ends a line: some real tokens are U+0085 or U+2028.
       while raw := file.readline(MAX_LINE + 1):
@@ -91,24 +96,28 @@ class _Layout(NamedTuple):
   start: int | None  # index of a sentence's first word, in its own column
 
 
-def _layout(line):
+def _layout(line, least):
   separator = "\t" if "\t" in line else " "
   columns = line.split(separator)
   indexed = len(columns) == 3 and columns[0] in ("0", "1")
   start = int(columns[0]) if indexed else None
-  return _Layout(separator, max(2, len(columns)), start)
+  return _Layout(separator, max(least, len(columns)), start)
 
 
 def read_conll(path, language="", scheme="iob2") -> Iterator[Sentence]:
-  """The sentences of a CoNLL file: see the module."""
+  """The sentences of a CoNLL file: see the module.
+
+  Where the scheme is None the file may have words only, and no tag is read.
+  """
   path = epath.Path(path)
   layout = None
   image, words, tags = "", [], []
   first = 0  # line of the sentence's IMGID, then of its first word
 
   def sentence():
+    iob2 = schemes.to_iob2(tags, scheme) if scheme else ("O",) * len(tags)
     return Sentence(
-      tuple(words), schemes.to_iob2(tags, scheme), image, language,
+      tuple(words), iob2, image, language,
       source_of(image), f"{path.parent.name}/{path.name}:{first}",
     )  # fmt: skip
 
@@ -118,10 +127,11 @@ def read_conll(path, language="", scheme="iob2") -> Iterator[Sentence]:
         raise UserError(f"{path}:{first}: IMGID without a sentence")
       image, first = line.removeprefix("IMGID:").strip(), number
     elif line.strip(" \t") and not _is_docstart(line):
-      layout = layout or _layout(line)
+      layout = layout or _layout(line, least=2 if scheme else 1)
       where = f"{path}:{number}"
       word, tag = _columns(where, line, layout, len(words))
-      schemes.check(tag, scheme, where)
+      if scheme:
+        schemes.check(tag, scheme, where)
       first = first if words else number
       words.append(word)
       tags.append(tag)
@@ -147,7 +157,7 @@ def _is_docstart(line):
 def _columns(where, line, layout, position):
   columns = line.split(layout.separator)
   if len(columns) != layout.columns:
-    as_first = " as in its first line" if layout.columns > 2 else ""
+    as_first = " as in its first line" if layout.columns != 2 else ""
     raise UserError(
       f"{where}: expected {layout.columns} columns, word and tag{as_first},"
       f" found {len(columns)}: {line[:60]!r}"
@@ -168,6 +178,35 @@ def _columns(where, line, layout, position):
 def read_jsonl(path, language="", scheme="iob2") -> Iterator[Sentence]:
   """The sentences of a JSONL file: see the module."""
   path = epath.Path(path)
+  for number, record in records(path):
+    where = f"{path}:{number}"
+    if "tokens" in record:
+      words = field(record, "tokens", list, where)
+      tags = field(record, "tags", list, where)
+      _check_words(words, tags, where)
+      for tag in tags:
+        schemes.check(tag, scheme, where)
+      tags = schemes.to_iob2(tags, scheme)
+    else:
+      text = field(record, "text", str, where)
+      words, tags = _split(text, _spans(record, where, len(text)), where)
+    image, said, source = (
+      None if record.get(name) is None else field(record, name, str, where)
+      for name in ("image", "language", "source")
+    )
+    yield Sentence(
+      tuple(words), tuple(tags), image or "", said or language,
+      source_of(image or "") if source is None else source,
+      f"{path.parent.name}/{path.name}:{number}",
+    )  # fmt: skip
+
+
+def records(path):
+  """(number, object) of the lines of a JSONL file, or "-", standard input.
+
+  Empty lines are skipped; a UserError tells of a line that is no object.
+  """
+  path = epath.Path(path)
   for number, line in _lines(path):
     if not line.strip():
       continue
@@ -179,28 +218,11 @@ def read_jsonl(path, language="", scheme="iob2") -> Iterator[Sentence]:
       raise UserError(f"{where}: not JSON: {line[:60]!r}") from None
     if not isinstance(record, dict):
       raise UserError(f"{where}: not a JSON object: {line[:60]!r}")
-    if "tokens" in record:
-      words = _field(record, "tokens", list, where)
-      tags = _field(record, "tags", list, where)
-      _check_words(words, tags, where)
-      for tag in tags:
-        schemes.check(tag, scheme, where)
-      tags = schemes.to_iob2(tags, scheme)
-    else:
-      text = _field(record, "text", str, where)
-      words, tags = _split(text, _spans(record, where, len(text)), where)
-    image, said, source = (
-      None if record.get(name) is None else _field(record, name, str, where)
-      for name in ("image", "language", "source")
-    )
-    yield Sentence(
-      tuple(words), tuple(tags), image or "", said or language,
-      source_of(image or "") if source is None else source,
-      f"{path.parent.name}/{path.name}:{number}",
-    )  # fmt: skip
+    yield number, record
 
 
-def _field(record, name, kind, where):
+def field(record, name, kind, where):
+  """A record's field of type `kind`, or a UserError."""
   if name not in record:
     raise UserError(f"{where}: no {name!r}; expected tokens+tags or text+spans")
   if type(record[name]) is not kind:
@@ -217,7 +239,12 @@ def _check_words(words, tags, where):
       f"{where}: {len(words)} tokens and {len(tags)} tags; expected as many of"
       " the one as of the other, and at least one"
     )
-  for value in (*words, *tags):
+  check_words((*words, *tags), where)
+
+
+def check_words(words, where):
+  """A UserError at what is no token and no tag."""
+  for value in words:
     if not isinstance(value, str) or not value:
       raise UserError(
         f"{where}: tokens and tags must be strings and not empty, not"
@@ -228,11 +255,11 @@ def _check_words(words, tags, where):
 def _spans(record, where, length):
   """The sorted (start, end, label) of a record."""
   spans = []
-  for span in _field(record, "spans", list, where):
+  for span in field(record, "spans", list, where):
     if not isinstance(span, dict):
       raise UserError(f"{where}: a span must be an object, not {span!r:.40}")
-    start, end = (_field(span, k, int, where) for k in ("start", "end"))
-    label = _field(span, "label", str, where)
+    start, end = (field(span, k, int, where) for k in ("start", "end"))
+    label = field(span, "label", str, where)
     if not re.fullmatch(r"\S+", label):
       raise UserError(f"{where}: {label!r:.40} is not a label")
     if not 0 <= start < end <= length:

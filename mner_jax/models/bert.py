@@ -15,20 +15,22 @@ from mner_jax.models.attention import Attention, layer_norm
 
 
 class BertLayer(nn.Module):
-  """Self-attention and feed-forward, each with residual and LayerNorm."""
+  """Attention and feed-forward, each with residual and LayerNorm."""
 
   config: TextConfig
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x, mask, deterministic=True):  # [B, T, D]
+  def __call__(self, x, mask, deterministic=True, keys=None):
+    """[B, T, D] attends to `keys` [B, S, D], None = x; mask [B, S] is theirs."""
     cfg = self.config
     norm = functools.partial(layer_norm, cfg.layer_norm_eps, self.dtype)
     drop = nn.Dropout(cfg.dropout, deterministic=deterministic)
     attention = Attention(
       cfg.num_heads, cfg.attention_dropout, dtype=self.dtype, name="attention"
     )
-    y = attention(x, x, mask, deterministic=deterministic)
+    keys = x if keys is None else keys
+    y = attention(x, keys, mask, deterministic=deterministic)
     x = norm("attention_norm")(x + drop(y))
     y = nn.Dense(cfg.intermediate_size, dtype=self.dtype, name="intermediate")(
       x

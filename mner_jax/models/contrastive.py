@@ -151,10 +151,10 @@ def _cross_entropy(
   positive = jnp.sum(jnp.where(partner, similarity, 0), axis=(2, 3))  # [B, 2]
   total = _masked_logsumexp(similarity, negatives | partner, axis=(2, 3))
   shares = jnp.array([[text_share, 1 - text_share]])
-  return _mean(jnp.sum((total - positive) * shares, axis=1), weight)
+  return weighted_mean(jnp.sum((total - positive) * shares, axis=1), weight)
 
 
-def _mean(values, weight):
+def weighted_mean(values, weight):
   """Weighted mean over the rows, 0 where there are none."""
   return jnp.sum(values * weight) / jnp.maximum(jnp.sum(weight), 1)
 

@@ -170,3 +170,90 @@ def viterbi(scores, emissions, lengths):
   )
   tags = jnp.concatenate([first_tag[None], tags]).T  # [B, W]
   return jnp.where(mask, tags, 0).astype(jnp.int32), jnp.max(best, axis=0)
+
+
+def entity_marginals(scores, emissions, tags, lengths):
+  """p(entity | emissions) of each entity of a path, at its last word.
+
+  Tags are in the order of `Config.tags`: O = 0, then B- and I- of each type.
+  They are read as seqeval reads them by default: an entity of type X is a
+  B-X, or an I-X that follows neither B-X nor I-X, and all I-X right behind.
+  Its probability is that of all paths in which exactly these words are an
+  entity of type X: forward-backward over the sentence, in which the entity's
+  words keep to the paths that begin, go on and end there.
+
+  Args:
+    scores: Scores.
+    emissions: [B, W, K]; anything beyond the length.
+    tags: [B, W] int, for example of `viterbi`; anything beyond the length.
+    lengths: [B] int, at least 1.
+
+  Returns:
+    [B, W] fp32, 0 where no entity of `tags` ends.
+  """
+  emissions, mask = _prepare(emissions, lengths)
+  tags = jnp.where(mask, tags, 0)
+  inner = (tags + 1) // 2 * 2  # [B, W], I- of each word's type; 0 outside
+  zero = jnp.zeros_like(tags[:, :1])
+  goes_on = (tags == inner) & (tags > 0)
+  goes_on &= inner == jnp.concatenate([zero, inner[:, :-1]], axis=1)
+  ends = (tags > 0) & ~jnp.concatenate([goes_on[:, 1:], zero > 0], axis=1)
+  k = jnp.arange(len(scores.start))[None]  # [1, K]
+  transitions = scores.transitions[None]  # [1, from, to]
+  lse = jax.nn.logsumexp
+
+  def forward(carry, inputs):
+    # alpha: log p(tag here | words so far). held: the part of it in which the
+    # entity of the path has begun at its first word and goes on until here.
+    alpha, held = carry  # [B, K], [B, K]
+    emission, inside, inner, goes_on = inputs  # [B, K], [B], [B], [B]
+    inner, goes_on = inner[:, None], goes_on[:, None]
+    moved = alpha[:, :, None] + transitions  # [B, from, to]
+    of_type = (k == inner) | (k == inner - 1)  # [B, K]
+    # An I- behind its own type would not begin an entity.
+    orphan = jnp.where(of_type, -jnp.inf, alpha)[:, :, None] + transitions
+    begun = jnp.where(k == inner - 1, lse(moved, axis=1), -jnp.inf)
+    begun = jnp.where(k == inner, lse(orphan, axis=1), begun)
+    kept = lse(held[:, :, None] + transitions, axis=1)
+    kept = jnp.where(k == inner, kept, -jnp.inf)
+    new = lse(moved, axis=1) + emission
+    total = lse(new, axis=1, keepdims=True)
+    held = jnp.where(goes_on, kept, begun) + emission - total
+    alpha = jnp.where(inside[:, None], new - total, alpha)
+    return (alpha, held), (alpha, held)
+
+  def backward(beta, inputs):
+    # beta[a]: log of the paths behind a word of tag a; leave[a]: of those
+    # that do not go on with the word's entity.
+    emission, inside, alpha, inner = inputs  # of the next word; of this one
+    moved = transitions + (emission + beta)[:, None]  # [B, from, to]
+    leave = lse(jnp.where((k == inner[:, None])[:, None], -jnp.inf, moved), 2)
+    new = lse(moved, axis=2)
+    total = lse(alpha + new, axis=1, keepdims=True)
+    inside = inside[:, None]
+    beta = jnp.where(inside, new - total, beta)
+    return beta, jnp.where(inside, leave - total, beta)
+
+  first = scores.start[None] + emissions[:, 0]  # [B, K]
+  total = lse(first, axis=1, keepdims=True)
+  of_type = (k == inner[:, :1]) | (k == inner[:, :1] - 1)
+  alpha = first - total
+  held = jnp.where(of_type, alpha, -jnp.inf)
+  words = jax.tree.map(
+    lambda x: jnp.swapaxes(x, 0, 1), (emissions, mask, inner, goes_on)
+  )
+  _, (alphas, helds) = jax.lax.scan(
+    forward, (alpha, held), jax.tree.map(lambda x: x[1:], words)
+  )
+  alphas = jnp.concatenate([alpha[None], alphas])  # [W, B, K]
+  helds = jnp.concatenate([held[None], helds])
+  beta = scores.end[None] - lse(
+    alphas[-1] + scores.end[None], axis=1, keepdims=True
+  )
+  _, leaves = jax.lax.scan(
+    backward, beta,
+    (words[0][1:], words[1][1:], alphas[:-1], words[2][:-1]), reverse=True,
+  )  # fmt: skip
+  leaves = jnp.concatenate([leaves, beta[None]])  # [W, B, K]
+  found = jnp.exp(lse(helds + leaves, axis=2)).T  # [B, W]
+  return jnp.where(ends, jnp.minimum(found, 1), 0)

@@ -6,6 +6,7 @@ Multimodal NER with Language and Modal Fusion".
 B sentences, T word pieces, W words, P image tokens, D width, K tags.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mner_jax.config import Config
-from mner_jax.models import contrastive, crf
+from mner_jax.models import contrastive, crf, maf, umt
 from mner_jax.models.bert import Bert
 from mner_jax.models.bilstm import BiLSTM
 from mner_jax.models.contrastive import ProjectionHead
@@ -32,6 +33,8 @@ class Output(NamedTuple):
   # or [B, W, D] and [B, P, D] where words are aligned.
   text: jax.Array | None
   images: dict[str, jax.Array]
+  spans: umt.Spans | None
+  match: maf.Match | None
 
 
 class MultimodalNER(nn.Module):
@@ -63,7 +66,7 @@ class MultimodalNER(nn.Module):
     words = take_words(pieces, first_piece)  # [B, W, D]
 
     # Images: the ViT's tokens, and one vector for the scene.
-    images = {}
+    images, grid = {}, None
     if cfg.vit.enabled:
       images["vit"] = Vit(cfg.vit, dtype, name="vit")(batch["pixels"])
     if cfg.resnet.enabled:
@@ -81,21 +84,10 @@ class MultimodalNER(nn.Module):
         x = x if by_word else x.reshape(len(x), -1)
         aligned[name] = head(name=f"{name}_head")(x)
 
-    # Fusion. Collaboration: H = Linear([H_v ; H_r]).
-    if images and cfg.fusion != "none":
-      tokens = dict(images)
-      if "resnet" in tokens:  # W_r r
-        project = nn.Dense(width, dtype=dtype, name="scene_token")
-        tokens["resnet"] = project(tokens["resnet"])
-      if cfg.fusion == "collaboration":
-        words = Collaboration(
-          cfg.fusion_heads, cfg.dropout, cfg.released, dtype, name="fusion"
-        )(words, tokens, batch["has_image"], deterministic=deterministic)
-      else:
-        words = Concatenation(dtype, name="fusion")(
-          words, tokens, batch["has_image"]
-        )
-
+    # Fusion: the pictures reach the words.
+    words, spans, match = _fuse(
+      cfg, dtype, words, images, grid, batch, deterministic
+    )
     words = nn.Dropout(cfg.dropout)(words, deterministic=deterministic)
     num_tags = len(self.config.tags)
     # fp32: the CRF adds these up over the whole sentence.
@@ -104,7 +96,46 @@ class MultimodalNER(nn.Module):
       scores = crf.softmax_scores(num_tags)
     else:
       scores = crf.CRF(num_tags, name="crf")()
-    return Output(emissions, scores, text, aligned)
+    if spans is not None:
+      emissions = umt.mix(emissions, spans)
+    return Output(emissions, scores, text, aligned, spans, match)
+
+
+def _fuse(cfg, dtype, words, images, grid, batch, deterministic):
+  """Words that have seen their picture; UMT's spans and MAF's match, or None.
+
+  2M-NER is the collaboration, H = Linear([H_v ; H_r]); the others are what it
+  is compared with.
+  """
+  if not images or cfg.fusion == "none":
+    return words, None, None
+  has_image = batch["has_image"]
+  if cfg.fusion in ("umt", "maf"):
+    # Their layers are BERT's, with heads of their own number.
+    layer = dataclasses.replace(cfg.text, num_heads=cfg.fusion_heads)
+    regions = grid.reshape(len(grid), -1, grid.shape[-1])  # [B, 49, 2048]
+    word_mask = jnp.arange(words.shape[1])[None] < batch["num_words"][:, None]
+    if cfg.fusion == "umt":
+      words, spans = umt.UMT(layer, dtype, name="fusion")(
+        words, word_mask, regions, has_image, deterministic=deterministic
+      )
+      return words, spans, None
+    words, match = maf.MAF(layer, dtype, name="fusion")(
+      words, word_mask, regions, has_image & (batch["weight"] > 0),
+      batch["image_id"], deterministic=deterministic,
+    )  # fmt: skip
+    return words, None, match
+  tokens = dict(images)
+  if "resnet" in tokens:
+    project = nn.Dense(words.shape[-1], dtype=dtype, name="scene_token")  # W_r
+    tokens["resnet"] = project(images["resnet"])  # [B, 1, D]
+  if cfg.fusion == "concatenation":
+    words = Concatenation(dtype, name="fusion")(words, tokens, has_image)
+  else:
+    words = Collaboration(
+      cfg.fusion_heads, cfg.dropout, cfg.released, dtype, name="fusion"
+    )(words, tokens, has_image, deterministic=deterministic)
+  return words, None, None
 
 
 def take_words(pieces, first_piece):
@@ -116,8 +147,9 @@ def losses(config, output, batch, replicate=lambda x: x):
   """L = 2 (alpha L_crf + (1 - alpha) L_cl), and its parts.
 
   L_crf is the mean over sentences (long ones: over their windows) of the
-  CRF's negative log-likelihood, L_cl
-  = L(t, v) + L(t, r). Without an image branch, L = L_crf.
+  CRF's negative log-likelihood, L_cl = L(t, v) + L(t, r). With nothing to
+  align, L = L_crf. UMT adds half of its spans' loss to L_crf, MAF its
+  matching loss to L_cl.
 
   Args:
     config: the Config.
@@ -126,19 +158,24 @@ def losses(config, output, batch, replicate=lambda x: x):
     replicate: see `contrastive.nt_xent`.
 
   Returns:
-    (L, {"crf", "contrastive_vit", "contrastive_resnet"}), fp32 scalars.
+    (L, parts), fp32 scalars; of "crf", "spans", "contrastive_vit",
+    "contrastive_resnet" and "match" those that there are.
   """
   weight = batch["weight"]
   nll = -crf.log_likelihood(
     output.crf, output.emissions, batch["tags"], batch["num_words"]
   )  # [B]
-  l_crf = jnp.sum(nll * weight) / jnp.maximum(jnp.sum(weight), 1)
-  parts = {"crf": l_crf}
-  if not output.images:
-    return l_crf, parts
+  parts = {"crf": contrastive.weighted_mean(nll, weight)}
+  l_crf = parts["crf"]
+  if output.spans is not None:
+    parts["spans"] = umt.span_loss(output.spans, batch)
+    l_crf += 0.5 * parts["spans"]
   by_word = config.loss.alignment == "word"
+  aligned = {}
   for name, image in output.images.items():
-    parts[f"contrastive_{name}"] = contrastive.LOSSES[config.loss.contrastive](
+    aligned[f"contrastive_{name}"] = contrastive.LOSSES[
+      config.loss.contrastive
+    ](
       output.text,
       image,
       weight * batch["has_image"],
@@ -148,6 +185,9 @@ def losses(config, output, batch, replicate=lambda x: x):
       image_id=None if config.model.released else batch["image_id"],
       replicate=replicate,
     )
-  l_cl = sum(value for name, value in parts.items() if name != "crf")
-  alpha = config.loss.alpha
-  return 2 * (alpha * l_crf + (1 - alpha) * l_cl), parts
+  if output.match is not None:
+    aligned["match"] = maf.match_loss(output.match)
+  if not aligned:
+    return l_crf, parts
+  alpha, l_cl = config.loss.alpha, sum(aligned.values())
+  return 2 * (alpha * l_crf + (1 - alpha) * l_cl), parts | aligned

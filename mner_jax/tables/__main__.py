@@ -44,6 +44,10 @@ _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time.", lower_bound=1)
 
 
 def _rows(table):
+  left_out = table.paper_only if _SCALE.value == "mini" else ()
+  table = table._replace(
+    rows={k: row for k, row in table.rows.items() if k not in left_out}
+  )
   if unknown := [name for name in _ROWS.value if name not in table.rows]:
     raise UserError(
       f"--rows: no row {unknown[0]!r}; there are {', '.join(table.rows)}"

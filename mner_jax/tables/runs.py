@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -197,9 +198,12 @@ def _start(run):
   run.folder.mkdir(parents=True, exist_ok=True)
   config = run.folder / "experiment.json"
   files.write(config, config_lib.to_json(run.config))
+  # The seeds of a row are one program.
+  compiled = str(run.folder.parent.parent / "compiled")
   with open(run.folder / "log.txt", "a") as log:
     return subprocess.Popen(
       [sys.executable, "-m", "mner_jax.tables.child", config, run.folder],
+      env={"JAX_COMPILATION_CACHE_DIR": compiled, **os.environ},
       stdout=log,
       stderr=subprocess.STDOUT,
       # Ctrl-C of a terminal goes to its whole group: once is enough.
@@ -208,7 +212,8 @@ def _start(run):
 
 
 def _reason(run, code):
-  lines = (run.folder / "log.txt").read_text(errors="replace").splitlines()
+  lines = (run.folder / "log.txt").read_bytes().decode(errors="replace")
+  lines = lines.splitlines()
   last = next((x for x in reversed(lines) if x.strip()), "")
   how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
   return f"{how}: {last}"

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from seqeval.metrics.sequence_labeling import get_entities
 
 from mner_jax.models import crf
 
@@ -129,3 +130,69 @@ def test_ties_go_to_the_lowest_tag():
   zeros = crf.Scores(jnp.zeros(3), jnp.zeros((3, 3)), jnp.zeros(3))
   tags, _ = crf.viterbi(zeros, np.zeros((1, 4, 3)), np.array([4]))
   np.testing.assert_array_equal(tags, [[0, 0, 0, 0]])
+
+
+entity_marginals = jax.jit(crf.entity_marginals)
+TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+
+
+@given(
+  seed=st.integers(0, 10**6),
+  lengths=st.lists(st.integers(1, 5), min_size=3, max_size=3),
+  scale=st.sampled_from([0.0, 0.3, 1.0, 5.0]),
+)
+@settings(max_examples=40, deadline=None)
+def test_marginals_equal_enumeration(seed, lengths, scale):
+  """Of any path, orphans and neighbours of one type included."""
+  rng = np.random.default_rng(seed)
+  scores, emissions, path = draw(rng, len(lengths), WORDS, len(TAGS), scale)
+  lengths = np.array(lengths)
+  for row, length in enumerate(lengths):
+    emissions[row, length:] = np.nan
+  got = entity_marginals(scores, emissions, path, lengths)
+  for row, length in enumerate(lengths):
+    paths, values = brute_force(scores, emissions[row], length)
+    p = np.exp(values - values.max())
+    p /= p.sum()
+    # seqeval says which entities each of the paths has.
+    chances = {}
+    for tags, chance in zip(paths, p, strict=True):
+      for entity in get_entities([TAGS[t] for t in tags]):
+        chances[entity] = chances.get(entity, 0) + chance
+    want = np.zeros(WORDS)
+    for entity in get_entities([TAGS[t] for t in path[row, :length]]):
+      want[entity[2]] = chances[entity]
+    np.testing.assert_allclose(got[row], want, rtol=1e-4, atol=1e-6)
+
+
+def test_marginals_of_a_long_sentence_stay_exact():
+  """Each of 4,000 equal words is an entity with the chance of the middle."""
+  words = 4000
+  rng = np.random.default_rng(0)
+  scores, _, _ = draw(rng, 1, 1, len(TAGS), 3.0)
+  emissions = np.tile(
+    30 + 3 * rng.normal(size=(1, 1, len(TAGS))), (1, words, 1)
+  )
+  tags = np.full((1, words), TAGS.index("B-PER"))
+  got = entity_marginals(scores, emissions, tags, np.array([words]))[0]
+  # A short sentence of such words around the one in question, in float64.
+  # Its ends are far enough away to be forgotten (asserted).
+  want = float64_chain(scores, emissions[0, 0], 60, TAGS.index("B-PER"))
+  assert abs(want - float64_chain(scores, emissions[0, 0], 80, 3)) < 1e-12
+  np.testing.assert_allclose(got[100:-100], want, rtol=2e-5)
+
+
+def float64_chain(scores, emission, words, tag):
+  """p(one entity of one word, in the middle), B- or orphan, by powers."""
+  start, transitions, end = (np.asarray(s, np.float64) for s in scores)
+  weights = np.exp(np.asarray(emission, np.float64) - np.max(emission))
+  step = np.exp(transitions) * weights[None]
+  power = np.linalg.matrix_power(step, words // 2)
+  before = (np.exp(start) * weights) @ power
+  after = power @ np.exp(end)
+  begin, leave = step.copy(), step.copy()
+  begin[[tag, tag + 1], tag + 1] = 0  # an I- behind its type goes on
+  leave[:, tag + 1] = 0
+  here = np.isin(np.arange(len(start)), [tag, tag + 1])
+  entity = (before @ begin * here) @ leave @ after
+  return entity / (before @ step @ step @ after)

@@ -1,0 +1,39 @@
+"""Raw text to words, as the data sets of this field have them.
+
+Their files say what a word is, by examples: clitics (`l'`, `'s`) and marks of
+mentions and hashtags stand alone, abbreviations (`U.S.`), numbers (`10,000`)
+and words with hyphens stay whole, every other sign is a word. Languages
+written without spaces get a word for each Chinese or Japanese character, as
+in Chinese data sets; Thai, Lao and Khmer are not split between spaces.
+"""
+
+from tokenizers import Regex, pre_tokenizers
+
+_INVISIBLE = r"\s\p{Cc}\p{Cf}\p{Co}\x{FE00}-\x{FE0F}"
+# Soft hyphens and joiners belong to the word around them.
+_START, _INNER = r"[\p{L}\p{N}_]", r"[\p{L}\p{M}\p{N}_\x{AD}\x{200C}\x{200D}]"
+_CLITIC = rf"(?:s|S|re|ve|ll|d|m|t)(?!{_INNER})"
+# The first that matches where the last word ended. Oniguruma's syntax.
+_WORD = (
+  r"(?:https?://|www\.)[^\s]+",
+  r"[\p{Han}\p{Hiragana}\p{Katakana}]",
+  r"(?:\p{L}\.){2,}",  # U.S.
+  r"\p{Lu}\.(?=\s+\p{Lu})",  # J. Smith
+  rf"\p{{L}}{_INNER}*['’](?!{_CLITIC})(?=\p{{L}})",  # l'
+  rf"['’]{_CLITIC}",  # 's
+  rf"\p{{N}}+(?:[.,:]\p{{N}}+)*(?!{_INNER}|-)",  # 10,000
+  rf"{_START}{_INNER}*(?:[-‐&]{_START}{_INNER}*)*",
+  r"[\x{1F1E6}-\x{1F1FF}]{2}",  # a flag: \X would look back over all before
+  rf"(?=[^{_INVISIBLE}])\X",  # a sign; an emoji with all that joins it
+)
+_SPLIT = pre_tokenizers.Split(
+  Regex("|".join(_WORD)), behavior="removed", invert=True
+)
+
+
+def split(text):
+  """[(start, end)] of the words of a text, in characters, ends exclusive.
+
+  White space and invisible characters are in no word, unless within one.
+  """
+  return [span for _, span in _SPLIT.pre_tokenize_str(text)]

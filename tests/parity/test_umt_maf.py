@@ -1,0 +1,287 @@
+"""UMT and MAF against their equations in PyTorch: values and gradients.
+
+The reference reads our parameters by name and starts from what our encoders
+say (which `test_whole_model.py` compares): everything behind them is its own.
+"""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra [parity]")
+torchcrf = pytest.importorskip("torchcrf", reason="needs the extra [parity]")
+
+from flax import traverse_util  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from mner_jax.models import maf  # noqa: E402
+from mner_jax.models.bert import Bert  # noqa: E402
+from mner_jax.models.mner import MultimodalNER, losses  # noqa: E402
+from mner_jax.models.resnet import ResNet  # noqa: E402
+from tests.parity import reference  # noqa: E402
+
+ROWS = 8  # so that MAF swaps one pair
+
+
+class Reference:
+  """What stands behind the encoders; `p` maps our names to tensors."""
+
+  def __init__(self, config, p, batch):
+    self.config, self.p, self.batch = config, p, batch
+    inside = torch.arange(batch["tags"].shape[1])[None]
+    self.mask = inside < batch["num_words"][:, None]  # [B, W]
+    self.seen = batch["has_image"][:, None, None].float()
+
+  def dense(self, name, x):
+    return x @ self.p[f"{name}/kernel"] + self.p[f"{name}/bias"]
+
+  def norm(self, name, x):
+    scale, bias = self.p[f"{name}/scale"], self.p[f"{name}/bias"]
+    return F.layer_norm(x, x.shape[-1:], scale, bias, 1e-12)
+
+  def layer(self, name, q, kv, mask=None):
+    heads = self.config.model.fusion_heads
+
+    def split(x):  # [B, S, D] -> [B, N, S, H]
+      return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    a = f"{name}/attention"
+    seen = F.scaled_dot_product_attention(
+      split(self.dense(f"{a}/query", q)),
+      split(self.dense(f"{a}/key", kv)),
+      split(self.dense(f"{a}/value", kv)),
+      None if mask is None else mask[:, None, None],
+    )
+    seen = self.dense(f"{a}/output", seen.transpose(1, 2).flatten(2))
+    x = self.norm(f"{name}/attention_norm", q + seen)
+    y = F.gelu(self.dense(f"{name}/intermediate", x))
+    return self.norm(f"{name}/output_norm", x + self.dense(f"{name}/output", y))
+
+  def nll(self, name, emissions, tags):
+    crf = torchcrf.CRF(emissions.shape[-1], batch_first=True).to(torch.float64)
+    for ours, theirs in (
+      ("start", "start_transitions"),
+      ("end", "end_transitions"),
+      ("transitions", "transitions"),
+    ):
+      del crf._parameters[theirs]
+      setattr(crf, theirs, self.p[f"{name}/{ours}"])
+    nll = -crf(emissions, tags, mask=self.mask, reduction="none")
+    weight = self.batch["weight"]
+    return (nll * weight).sum() / weight.sum()
+
+  def umt(self, words, grid):
+    v = self.dense("fusion/regions", grid.flatten(1, 2)) * self.seen
+    r = self.layer("fusion/words", words, words, self.mask)
+    a = self.layer("fusion/spans", words, words, self.mask)
+    p = self.layer("fusion/see", r, v)
+    t = self.layer("fusion/hear", r, self.layer("fusion/ask", v, r, self.mask))
+    g = torch.sigmoid(self.dense("fusion/gate", torch.cat([t, p], -1)))
+    main = self.dense("emissions", torch.cat([t, g * p * self.seen], -1))
+    spans = self.dense("fusion/span_emissions", a)
+    # O -> O, B -> each B-, I -> each I-, by the names of the tags.
+    tags = self.config.tags
+    types = len(self.config.data.labels)
+    spread = torch.zeros(3, len(tags), dtype=torch.float64)
+    for k, tag in enumerate(tags):
+      spread["OBI".index(tag[0]), k] = 1 if tag == "O" else 1 / types
+    emissions = 0.5 * main + 0.5 * spans @ spread
+    span_tags = torch.tensor(["OBI".index(tag[0]) for tag in tags])
+    parts = {
+      "crf": self.nll("crf", emissions, self.batch["tags"]),
+      "spans": self.nll(
+        "fusion/span_crf", spans, span_tags[self.batch["tags"]]
+      ),
+    }
+    return emissions, parts["crf"] + 0.5 * parts["spans"], parts
+
+  def maf(self, words, grid, pooled, partner):
+    v = self.dense("fusion/regions", grid.flatten(1, 2))[partner]
+    a = self.layer("fusion/see", words, v)
+    inside = self.mask[:, :, None]
+    mean = (torch.cat([words, a], -1) * inside).sum(1) / inside.sum(1)
+    logit = self.dense("fusion/match", mean)[:, 0]
+    a = torch.sigmoid(logit)[:, None, None] * a * self.seen
+    gate = self.dense("fusion/gate_words", words)
+    gate = torch.sigmoid(gate + self.dense("fusion/gate_seen", a))
+    emissions = self.dense("emissions", torch.cat([words, gate * a], -1))
+    rows = self.batch["has_image"] & (self.batch["weight"] > 0)
+    own = torch.tensor(partner == np.arange(ROWS)).double()
+    match = F.binary_cross_entropy_with_logits(logit[rows], own[rows])
+
+    def head(name, x):
+      return self.dense(
+        f"{name}/output", F.relu(self.dense(f"{name}/hidden", x))
+      )
+
+    text = F.normalize(head("text_head", pooled[rows]), dim=-1)
+    scene = F.normalize(head("resnet_head", grid.mean((1, 2))[rows]), dim=-1)
+    logits = text @ scene.T / 0.179
+    truth = torch.arange(len(logits))
+    align = 0.7 * F.cross_entropy(logits, truth)
+    align += 0.3 * F.cross_entropy(logits.T, truth)
+    parts = {"crf": self.nll("crf", emissions, self.batch["tags"])}
+    parts |= {"contrastive_resnet": align, "match": match}
+    # Twice the authors' sum.
+    return emissions, 2 * (0.62 * parts["crf"] + 0.38 * (match + align)), parts
+
+
+@pytest.fixture(scope="module", params=["umt", "maf"])
+def case(request, tiny, change, random_batch):
+  """(config, our parameters, batch)."""
+  config = change(
+    tiny, model__vit__enabled=False, model__fusion=request.param,
+    model__dropout=0.0, model__text__dropout=0.0,
+    model__text__attention_dropout=0.0, model__resnet__image_size=64,
+  )  # fmt: skip
+  if request.param == "umt":
+    config = change(config, loss__contrastive="none")
+  else:
+    config = change(
+      config, loss__contrastive="clip", loss__alpha=0.62,
+      loss__temperature=0.179, loss__text_share=0.7,
+    )  # fmt: skip
+  batch = random_batch(config, ROWS)
+  batch["has_image"][:] = True
+  batch["has_image"][5] = False
+  batch["weight"][7] = 0  # a row that only pads
+  init = jax.jit(MultimodalNER(config).init)
+  params = init(jax.random.key(0), batch)["params"]
+  leaves, tree = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  params = tree.unflatten(
+    x + 0.1 * jax.random.normal(k, x.shape)
+    for x, k in zip(leaves, keys, strict=True)
+  )
+  return config, params, batch
+
+
+@pytest.fixture(scope="module")
+def encoded(case):
+  """((states, pooled), its gradient's way back, grid) of our encoders."""
+  config, params, batch = case
+  pieces = np.arange(batch["input_ids"].shape[1])[None]
+  mask = pieces < batch["num_pieces"][:, None]
+
+  @jax.jit
+  def text(p):
+    return Bert(config.model.text).apply(
+      {"params": p}, batch["input_ids"], mask
+    )
+
+  grid = jax.jit(ResNet(config.model.resnet).apply)(
+    {"params": params["resnet"]}, batch["scene_pixels"]
+  )
+  assert grid.shape[1] > 1  # regions, not one
+  back = jax.jit(lambda p, g: jax.vjp(text, p)[1](g)[0])
+  return text(params["text"]), functools.partial(back, params["text"]), grid
+
+
+def in_torch(case, encoded, partner):
+  """(emissions, {name: loss}, {our name: gradient}) of the reference."""
+  config, params, batch = case
+  (states, pooled), back, grid = encoded
+
+  def tensor(x):
+    return torch.tensor(np.array(x), dtype=torch.float64)
+
+  flat = {
+    name: tensor(x).requires_grad_()
+    for name, x in traverse_util.flatten_dict(params, sep="/").items()
+    if not name.startswith(("text/", "resnet/"))
+  }
+  states, pooled = (tensor(x).requires_grad_() for x in (states, pooled))
+  model = Reference(config, flat, reference.tensors(batch))
+  index = torch.tensor(batch["first_piece"]).long()[:, :, None]
+  words = states.gather(1, index.expand(-1, -1, states.shape[-1]))
+  if config.model.fusion == "umt":
+    emissions, loss, parts = model.umt(words, tensor(grid))
+  else:
+    emissions, loss, parts = model.maf(words, tensor(grid), pooled, partner)
+  loss.backward()
+
+  def gradient(x):
+    return np.zeros(x.shape) if x.grad is None else x.grad.numpy()
+
+  grads = {name: gradient(x) for name, x in flat.items()}
+  text = back(tuple(gradient(x).astype(np.float32) for x in (states, pooled)))
+  text = traverse_util.flatten_dict({"text": text}, sep="/")
+  parts = {"loss": loss, **parts}
+  return (
+    emissions.detach().numpy(),
+    {name: x.item() for name, x in parts.items()},
+    grads | text,
+  )
+
+
+def real_words(batch):
+  """[B, W] bool: words of the rows that count."""
+  words = np.arange(16)[None] < batch["num_words"][:, None]
+  return words & (batch["weight"] > 0)[:, None]
+
+
+def test_values_and_gradients(case, encoded):
+  """In training, where MAF swaps pictures; dropout is 0."""
+  config, params, batch = case
+
+  def loss(params):
+    out = MultimodalNER(config).apply(
+      {"params": params}, batch, deterministic=False,
+      rngs={"dropout": jax.random.key(3)},
+    )  # fmt: skip
+    total, parts = losses(config, out, batch)
+    return total, (parts, out.emissions, out.match)
+
+  run = jax.jit(jax.value_and_grad(loss, has_aux=True))
+  (total, (parts, emissions, match)), grads = run(params)
+  partner = np.arange(ROWS)
+  if config.model.fusion == "maf":
+    pair = np.flatnonzero(~np.array(match.own))
+    assert len(pair) == 2 and not {5, 7} & {*pair}
+    partner[pair] = pair[::-1]
+  want, want_parts, want_grads = in_torch(case, encoded, partner)
+  words = real_words(batch)
+  assert np.abs(emissions - want)[words].max() <= 2e-5
+  assert want_parts.keys() == {"loss", *parts}
+  for name, value in {"loss": total, **parts}.items():
+    np.testing.assert_allclose(value, want_parts[name], rtol=1e-5, err_msg=name)
+  grads = traverse_util.flatten_dict(grads, sep="/")
+  grads = {n: x for n, x in grads.items() if not n.startswith("resnet/")}
+  assert grads.keys() == want_grads.keys()
+  norms = {n: np.linalg.norm(g) for n, g in want_grads.items()}
+  whole = np.sqrt(sum(x**2 for x in norms.values()))
+  for name, g in want_grads.items():
+    # A key's bias moves all scores of a query alike: no gradient.
+    zero = name.endswith("attention/key/bias")
+    # UMT has no use for the pooled sentence.
+    zero |= "pooler" in name and config.model.fusion == "umt"
+    assert zero or norms[name] > 1e-6 * whole, name
+    error = np.linalg.norm(grads[name] - g)
+    assert error <= 1e-4 * max(norms[name], 1e-3 * whole), name
+
+
+def test_emissions_of_an_evaluation(case, encoded):
+  """Every sentence sees its own picture."""
+  config, params, batch = case
+  emissions = jax.jit(MultimodalNER(config).apply)({"params": params}, batch)[0]
+  want, _, _ = in_torch(case, encoded, np.arange(ROWS))
+  words = real_words(batch)
+  assert np.abs(emissions - want)[words].max() <= 2e-5
+
+
+def test_swapped_pictures_are_pairs_of_a_quarter_of_the_batch():
+  seen = set()
+  for seed in range(20):
+    has_image = np.random.default_rng(seed).random(32) < 0.8
+    partner = np.array(maf.partners(jax.random.key(seed), has_image))
+    np.testing.assert_array_equal(partner[partner], np.arange(32))
+    moved = partner != np.arange(32)
+    assert moved.sum() == 8 and has_image[moved].all()
+    seen |= {*np.flatnonzero(moved)}
+  assert len(seen) > 28  # any row, in time
+  few = np.arange(32) < 5  # five pictures: two pairs, one left over
+  assert (
+    np.array(maf.partners(jax.random.key(0), few)) != np.arange(32)
+  ).sum() == 4
