@@ -30,14 +30,18 @@ _PICTURE_SIDE = 224  # pixels
 _CURVE_POINTS = 200
 
 
-def _score_groups(scores, sentences, aligned):
+def _score_groups(scores, sentences, predicted):
   """[{"name", "rows"}]: the scores of `<split>_metrics.json` and intervals."""
+  gold = [s.tags for s in sentences]
 
   def row(name, values, counts):
     interval = statistics.bootstrap(counts[None])  # one seed
     return {**values, "name": name, "interval": interval}
 
-  everything = errors.counts(aligned)
+  def of_type(tags, name):
+    return [[t if t[2:] == name else "O" for t in ts] for ts in tags]
+
+  everything = statistics.sentence_counts(gold, predicted)
   total = {
     name: scores[name] for name in ("f1", "precision", "recall", "f1_strict")
   }
@@ -51,7 +55,8 @@ def _score_groups(scores, sentences, aligned):
     rows = []
     for name, values in scores[f"per_{group}"].items():
       if group == "type":
-        counts = errors.counts(aligned, name)
+        sides = (of_type(tags, name) for tags in (gold, predicted))
+        counts = statistics.sentence_counts(*sides)
       else:
         counts = everything[[m == name for m in members[group]]]
       rows.append(row(name, values, counts))
@@ -266,7 +271,7 @@ def collect(evaluated, workdir, split):
     "config": dataclasses.asdict(config),
     "remarks": evaluation.remarks(scores),
     "curves": _curves(workdir),
-    "scores": _score_groups(scores, sentences, aligned),
+    "scores": _score_groups(scores, sentences, evaluated.predicted),
     "confusion": errors.confusion(aligned),
     "sentences": shown,
     "pictures": pictures,
