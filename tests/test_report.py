@@ -321,7 +321,7 @@ def test_attention_survives_its_bytes():
   assert decode(nothing["patches"]).tolist() == [0, 0]
 
 
-def test_pictures_are_those_the_model_saw(evaluated, workdir):
+def test_pictures_are_those_the_model_saw(evaluated, workdir, monkeypatch):
   data = report.collect(evaluated, workdir, "test")
   by_number = {s["number"]: s for s in data["sentences"]}
   # The long sentence has the picture of the first; the others their own.
@@ -336,6 +336,10 @@ def test_pictures_are_those_the_model_saw(evaluated, workdir):
   assert image.size == (16, 16)
   error = np.asarray(image.convert("RGB"), int) - pixels
   assert np.abs(error).mean() < 40  # noise, compressed; unrelated: 85
+  # One that is large is compressed more.
+  monkeypatch.setattr(report, "_PICTURE_BYTES", 150)
+  smaller = report.collect(evaluated, workdir, "test")["pictures"]
+  assert sum(map(len, smaller)) < 0.8 * sum(map(len, data["pictures"]))
 
 
 @pytest.mark.parametrize(
