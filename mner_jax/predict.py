@@ -53,20 +53,6 @@ from mner_jax.data import (
 from mner_jax.data.images import BrokenImageError
 from mner_jax.launch import launch
 
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder of the run.", required=True
-)
-_TEXT = flags.DEFINE_string("text", None, "A sentence.")
-_IMAGE = flags.DEFINE_string("image", None, "Its picture, a file.")
-_INPUT = flags.DEFINE_string("input", None, 'CoNLL or JSONL; "-" = JSONL pipe.')
-_INPUT_FORMAT = flags.DEFINE_enum(
-  "input_format", None, ["conll", "jsonl"], "Default: by the suffix of --input."
-)
-_IMAGES = flags.DEFINE_string(
-  "images", None, "Folder of the pictures; default: images/ beside --input."
-)
-_OUTPUT = flags.DEFINE_string("output", "-", 'JSONL; "-" = standard output.')
-
 _CHUNK = 1024  # sentences in memory
 
 
@@ -247,7 +233,7 @@ class _Pictures:
 
 def _predict_file(tagger, path):
   """Writes a line for each sentence; says on stderr what was not usable."""
-  form = _INPUT_FORMAT.value
+  form = flags.FLAGS.input_format
   if not form:
     suffix = ".jsonl" if path == "-" else epath.Path(path).suffix
     if suffix not in formats.SUFFIXES:
@@ -256,7 +242,7 @@ def _predict_file(tagger, path):
         " say --input_format"
       )
     form = "jsonl" if suffix == ".jsonl" else "conll"
-  folder = _IMAGES.value
+  folder = flags.FLAGS.images
   if folder is None and path != "-":
     folder = epath.Path(path).parent / "images"
     folder = folder if folder.is_dir() else None
@@ -280,7 +266,7 @@ def _predict_file(tagger, path):
 @contextlib.contextmanager
 def _output():
   """A function that writes a prediction; a file is there once all are."""
-  path = _OUTPUT.value
+  path = flags.FLAGS.output
   if path == "-":
 
     def write(result):
@@ -305,22 +291,41 @@ def _output():
     temporary.unlink(missing_ok=True)
 
 
+def define_flags():
+  """Those of the command; importing this module defines none."""
+  flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+  flags.DEFINE_string("text", None, "A sentence.")
+  flags.DEFINE_string("image", None, "Its picture, a file.")
+  flags.DEFINE_string("input", None, 'CoNLL or JSONL; "-" = JSONL pipe.')
+  flags.DEFINE_enum(
+    "input_format",
+    None,
+    ["conll", "jsonl"],
+    "Default: by the suffix of --input.",
+  )
+  flags.DEFINE_string(
+    "images", None, "Folder of the pictures; default: images/ beside --input."
+  )
+  flags.DEFINE_string("output", "-", 'JSONL; "-" = standard output.')
+
+
 def main():
   """Tags --text, or the sentences of --input."""
-  if (_TEXT.value is None) == (_INPUT.value is None):
+  if (flags.FLAGS.text is None) == (flags.FLAGS.input is None):
     raise UserError("give one of --text and --input")
-  if _TEXT.value is None and _IMAGE.value:
+  if flags.FLAGS.text is None and flags.FLAGS.image:
     raise UserError("--image is the picture of --text; of --input: --images")
-  if _TEXT.value is not None and not words.split(_TEXT.value):
+  if flags.FLAGS.text is not None and not words.split(flags.FLAGS.text):
     raise UserError("--text: no word in it")
-  tagger = Tagger.load(_WORKDIR.value)
-  if _INPUT.value is not None:
-    _predict_file(tagger, _INPUT.value)
+  tagger = Tagger.load(flags.FLAGS.workdir)
+  if flags.FLAGS.input is not None:
+    _predict_file(tagger, flags.FLAGS.input)
     return
-  (result,) = tagger([_TEXT.value], [_IMAGE.value])
+  (result,) = tagger([flags.FLAGS.text], [flags.FLAGS.image])
   with _output() as write:
     write(result)
 
 
 if __name__ == "__main__":
+  define_flags()
   launch(main)

@@ -1,6 +1,7 @@
 """One place for what every test needs: devices, strictness, a tiny config."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -40,6 +41,41 @@ def tiny():
   config.optim.learning_rate = 1e-3
   config.train.batch_size = 8
   return config_lib.from_config_dict(config)
+
+
+TEXT_ONLY = """
+  config.data.images = ""
+  config.model.vit.enabled = False
+  config.model.resnet.enabled = False
+"""
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+  """Returns a function "images" or "text" -> (workdir, Evaluation of test).
+
+  Of a short run of train.py's loop; what it needs is imported here, since the
+  tests of data/ do without it.
+  """
+  from mner_jax import evaluation, training
+  from tests.test_training import TINY, write_corpus
+
+  @functools.cache
+  def train(kind):
+    folder = tmp_path_factory.mktemp(f"trained_{kind}")
+    write_corpus(folder / "data")
+    fields = "  config.train.update(batch_size=8, epochs=12)\n"
+    fields += TEXT_ONLY * (kind == "text")
+    code = TINY.replace("  return config", f"{fields}  return config")
+    code = code.format(path=str(folder / "data"), cache=str(folder / "cache"))
+    namespace = {}
+    exec(code, namespace)
+    config = config_lib.from_config_dict(namespace["get_config"]())
+    workdir = folder / "run"
+    config = training.train(config, workdir)
+    return workdir, evaluation.evaluate(config, workdir, "test")
+
+  return train
 
 
 def change(config, **fields):

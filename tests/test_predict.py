@@ -1,7 +1,5 @@
 """The tagger and its command, with runs of a few updates."""
 
-import functools
-import importlib.util
 import io
 import json
 import subprocess
@@ -15,52 +13,22 @@ from hypothesis import strategies as st
 from PIL import Image
 from seqeval.metrics.sequence_labeling import get_entities
 
-from mner_jax import evaluation, predict, training
-from mner_jax.config import UserError, from_config_dict
+from mner_jax import predict
+from mner_jax.config import UserError
 from mner_jax.data import words
-from tests.test_training import ROOT, TINY, environment, write_corpus
+from tests.test_training import ROOT, environment
 
-TEXT_ONLY = """
-  config.data.images = ""
-  config.model.vit.enabled = False
-  config.model.resnet.enabled = False
-"""
+predict.define_flags()
 
 
-def train(folder, change=""):
-  """(workdir, Evaluation of test) of a short run."""
-  write_corpus(folder / "data")
-  text = TINY.replace(
-    "  return config", f"  config.train.update(batch_size=8, epochs=12)\n{change}"
-    "  return config",
-  )  # fmt: skip
-  path = folder / "tiny.py"
-  path.write_text(
-    text.format(path=str(folder / "data"), cache=str(folder / "cache"))
-  )
-  spec = importlib.util.spec_from_file_location("tiny_config", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = from_config_dict(module.get_config())
-  config = training.train(config, folder / "run")
-  return folder / "run", evaluation.evaluate(config, folder / "run", "test")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-  return functools.cache(
-    lambda change: train(tmp_path_factory.mktemp("predict"), change)
-  )
-
-
-@pytest.fixture(scope="module", params=["", TEXT_ONLY], ids=["images", "text"])
+@pytest.fixture(scope="module", params=["images", "text"])
 def run(request, trained):
   return trained(request.param)
 
 
 @pytest.fixture(scope="module")
 def workdir(trained):
-  return trained(TEXT_ONLY)[0]
+  return trained("text")[0]
 
 
 def picture(split, i):

@@ -1,5 +1,6 @@
 """Tables from end to end, with real runs of a few updates."""
 
+import json
 import subprocess
 import sys
 
@@ -51,3 +52,72 @@ def command(arguments):
     arguments, cwd=ROOT, capture_output=True, text=True, env=environment(),
     timeout=300,
   )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def table(folder):
+  """The first run of a table: what it printed, and its JSON."""
+  result = command(arguments(folder))
+  assert result.returncode == 0, result.stderr
+  place = folder / "work" / "ablation-mini"
+  return result, json.loads((place / "table.json").read_text()), place
+
+
+def test_every_number_leads_to_a_run(folder, table):
+  result, found, place = table
+  rows = {row["row"]: row for row in found["rows"]}
+  assert set(rows) == {"2M-NER", TEXT, "ViT only"}
+  for row in rows.values():
+    run = folder / "work" / "runs" / f"{row['hash']}-19"
+    scores = json.loads((run / "test_metrics.json").read_text())
+    assert row["f1"] == {"mean": scores["f1"], "sd": None}
+    assert row["columns"]["en"]["mean"] == scores["per_language"]["en"]["f1"]
+    assert row["entities"] == scores["counts"]["entities"]
+    low, high = row["interval"]
+    assert 0 <= low <= high <= 1
+    for text in (row["hash"], f"{100 * scores['f1']:.2f}"):
+      assert text in result.stdout
+  assert ("p" in rows["2M-NER"], "p" in rows[TEXT]) == (False, True)
+  difference = rows[TEXT]["f1"]["mean"] - rows["2M-NER"]["f1"]["mean"]
+  assert rows[TEXT]["difference"] == pytest.approx(difference)
+  for word in ("data:", "seeds: 19", "seqeval", "best on dev", "jax", "cost"):
+    assert word in result.stdout
+  assert (place / "table.md").read_text() == result.stdout[:-1]
+  assert (place / "figure.svg").read_text().count("<svg") == 1
+
+
+def test_finished_runs_are_kept_and_a_crash_costs_its_row_only(folder, table):
+  _, found, _ = table
+  hashes = {row["row"]: row["hash"] for row in found["rows"]}
+  runs = folder / "work" / "runs"
+  metrics = runs / f"{hashes[TEXT]}-19" / "test_metrics.json"
+  before = metrics.stat().st_mtime_ns
+  broken = runs / f"{hashes['ViT only']}-19"
+  (broken / "test_metrics.json").unlink()
+  (broken / "config.json").write_text("{")
+  result = command(arguments(folder))
+  assert result.returncode == 1
+  assert "3 runs, 2 of them finished before" in result.stderr
+  assert "FAILED (exit 2: " in result.stderr and "config.json" in result.stderr
+  assert "MISSING: ViT only, seed 19" in result.stdout
+  assert f"| {TEXT} |" in result.stdout
+  assert metrics.stat().st_mtime_ns == before
+
+
+BAD = {
+  "no such table": (["results"], "expected one table out of main, ablation"),
+  "no such row": (["ablation", "--rows=BERT"], "no row 'BERT'"),
+  "data": (["ablation", "--data=x"], "synthetic"),
+  "no data": (["languages"], "needs the folder"),
+  "field": (["ablation", "--override=model.depth=2"], "no field model.depth"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(case, tmp_path):
+  given, expected = BAD[case]
+  result = command(
+    [sys.executable, "-m", "mner_jax.tables", *given, f"--workdir={tmp_path}"]
+  )
+  assert result.returncode == 2
+  assert len(result.stderr.splitlines()) == 1 and expected in result.stderr

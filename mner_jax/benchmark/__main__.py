@@ -5,8 +5,10 @@
 
 `train` measures the whole step of a config at its sizes, with random weights
 and random batches; `crf` the CRF alone; `input` the loader on photographs, and
-the train step beside it. `--compare=torch` runs PyTorch in turns with it: the
-reference of tests/parity, or its DataLoader (extra [parity], from a checkout).
+the train step beside it; `eval` the parts of an evaluation; `checkpoint` a
+save, the check of its hashes and a restore. `--compare=torch` runs PyTorch in
+turns with train, crf or input: the reference of tests/parity, pytorch-crf, or
+its DataLoader (extra [parity], from a checkout).
 
   python -m mner_jax.benchmark --compile_for=v5e:4x4 --config.dtype=bfloat16
 
@@ -33,7 +35,7 @@ from etils import epath
 from ml_collections import config_flags
 
 import mner_jax
-from mner_jax.benchmark import aot, crf, input, train
+from mner_jax.benchmark import aot, checkpoint, crf, evaluation, input, train
 from mner_jax.config import UserError, from_config_dict
 from mner_jax.launch import launch
 from mner_jax.pretrained import resolve
@@ -43,11 +45,17 @@ _CONFIG = config_flags.DEFINE_config_file(
   "config", str(_CONFIGS / "mmnerd.py"), "The experiment whose sizes to take."
 )
 _SUITE = flags.DEFINE_enum(
-  "suite", "train", ["train", "crf", "input"], "What to do."
+  "suite",
+  "train",
+  ["train", "crf", "input", "eval", "checkpoint"],
+  "What to measure.",
 )
 _COMPARE = flags.DEFINE_enum("compare", "", ["", "torch"], "Beside what.")
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["32", "256"], "Sentences.")
 _LENGTHS = flags.DEFINE_list("lengths", ["32"], "Word pieces of a sentence.")
+_NUM_TYPES = flags.DEFINE_list(
+  "num_types", [], "Numbers of entity types for train; default: the config's."
+)
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds.", lower_bound=1)
 _COMPILE_FOR = flags.DEFINE_string(
   "compile_for", "", "TPU slice to compile the train step for, as v5e:4x4."
@@ -55,8 +63,8 @@ _COMPILE_FOR = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the rows.")
 
 
-def _config():
-  """The config with random weights and the four types, if it names none."""
+def _config(num_types=None):
+  """The config with random weights; four types, unless it names some."""
   config = _CONFIG.value.copy_and_resolve_references()
   with config.unlocked():
     for name in ("text", "vit", "resnet"):
@@ -64,6 +72,8 @@ def _config():
     config.data.labels = tuple(config.data.labels) or (
       "LOC", "MISC", "ORG", "PER"
     )  # fmt: skip
+    if num_types is not None:
+      config.data.labels = tuple(f"T{i}" for i in range(num_types))
   return resolve(from_config_dict(config))
 
 
@@ -85,13 +95,18 @@ def _run(suite):
     )
   if suite == "crf":
     return crf.run(**measure)
+  if suite == "checkpoint":
+    return checkpoint.run(_config(), repeats=_REPEATS.value)
+  if suite == "eval":
+    return evaluation.run(_config(), batch_sizes=sizes, repeats=_REPEATS.value)
   rows = input.run(**measure) if suite == "input" else []
   if suite == "input":  # the rate that the input has to keep up with
     sizes, lengths, measure = sizes[:1], lengths[:1], {"compare": ""}
   measure["repeats"] = _REPEATS.value
-  return rows + train.run(
-    _config(), batch_sizes=sizes, lengths=lengths, **measure
-  )
+  measure |= {"batch_sizes": sizes, "lengths": lengths}
+  for count in _numbers(_NUM_TYPES) or [None]:
+    rows += train.run(_config(count), **measure)
+  return rows
 
 
 def _table(rows):

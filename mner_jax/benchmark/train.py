@@ -41,7 +41,7 @@ def random_batch(config, size, length, seed=0):
 def matmul_peak():
   """Measured FLOP/s of one large matrix product: (bf16 or None, fp32)."""
   accelerator = jax.default_backend() != "cpu"
-  n = 8192 if accelerator else 2048
+  n, count = (8192, 10) if accelerator else (2048, 2)
 
   def measure(dtype):
     x = jax.random.normal(jax.random.key(0), (n, n), dtype)
@@ -50,11 +50,11 @@ def matmul_peak():
 
     def run():
       z = y
-      for _ in range(10):
+      for _ in range(count):
         z = product(x, z)
       z.block_until_ready()
 
-    seconds, _ = timing.interleave({"matmul": run}, repeats=5, steps=10)[
+    seconds, _ = timing.interleave({"matmul": run}, repeats=5, steps=count)[
       "matmul"
     ]
     return 2 * n**3 / seconds
@@ -137,7 +137,7 @@ def run(config, *, batch_sizes, lengths, compare, repeats):
   """Measures the step at every batch size and length.
 
   Returns:
-    A list of rows {"variant", "batch", "length", "ms", "spread_ms",
+    A list of rows {"variant", "batch", "length", "tags", "ms", "spread_ms",
     "examples_per_second", "tflops", "share_of_peak", "gigabytes",
     "compile_seconds"}; `share_of_peak` is of the largest matmul rate that was
     measured in the row's precision.
@@ -190,6 +190,7 @@ def _measure(config, batch, compare, repeats, peaks):
   rows = []
   for variant in makers:
     row = {"variant": variant, "batch": size, "length": length}
+    row["tags"] = len(config.tags)
     if variant in failed:
       rows.append(row | {"failed": failed[variant]})
       continue

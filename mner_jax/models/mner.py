@@ -81,7 +81,7 @@ class MultimodalNER(nn.Module):
       head = functools.partial(ProjectionHead, width, dtype)
       text = head(name="text_head")(words if by_word else pooled)
       for name, x in images.items():  # [B, P, D]; a sentence sees all at once
-        x = x if by_word else x.reshape(len(x), -1)
+        x = x if by_word else x.reshape(x.shape[0], -1)
         aligned[name] = head(name=f"{name}_head")(x)
 
     # Fusion: the pictures reach the words.
@@ -113,7 +113,7 @@ def _fuse(cfg, dtype, words, images, grid, batch, deterministic):
   if cfg.fusion in ("umt", "maf"):
     # Their layers are BERT's, with heads of their own number.
     layer = dataclasses.replace(cfg.text, num_heads=cfg.fusion_heads)
-    regions = grid.reshape(len(grid), -1, grid.shape[-1])  # [B, 49, 2048]
+    regions = grid.reshape(grid.shape[0], -1, grid.shape[-1])  # [B, 49, 2048]
     word_mask = jnp.arange(words.shape[1])[None] < batch["num_words"][:, None]
     if cfg.fusion == "umt":
       words, spans = umt.UMT(layer, dtype, name="fusion")(
