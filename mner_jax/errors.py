@@ -64,19 +64,3 @@ def confusion(aligned):
     outside = len(types) + (kind != "bounds")
     rows[row.get(gold, outside), row.get(predicted, outside)] += 1
   return {"types": types, "rows": rows.tolist()}
-
-
-def counts(aligned, kind=None):
-  """[S, 3]: correct, predicted and gold entities of each sentence.
-
-  Of the type `kind`, or of all.
-  """
-
-  def count(sentence):
-    right = [e for e in sentence if e[4] == "correct"]
-    sides = (e[3] for e in right), (e[3] for e in sentence), (
-      e[2] for e in sentence
-    )  # fmt: skip
-    return [sum(bool(t) and kind in (None, t) for t in s) for s in sides]
-
-  return np.array([count(sentence) for sentence in aligned])

@@ -27,17 +27,22 @@ from mner_jax.data import batches, wordpiece
 MAX_SENTENCES = 1000
 MAX_BYTES = 18_000_000
 _PICTURE_SIDE = 224  # pixels
+_PICTURE_BYTES = 9000  # so that 1,000 of them and their weights fit
 _CURVE_POINTS = 200
 
 
-def _score_groups(scores, sentences, aligned):
+def _score_groups(scores, sentences, predicted):
   """[{"name", "rows"}]: the scores of `<split>_metrics.json` and intervals."""
+  gold = [s.tags for s in sentences]
 
   def row(name, values, counts):
     interval = statistics.bootstrap(counts[None])  # one seed
     return {**values, "name": name, "interval": interval}
 
-  everything = errors.counts(aligned)
+  def of_type(tags, name):
+    return [[t if t[2:] == name else "O" for t in ts] for ts in tags]
+
+  everything = statistics.sentence_counts(gold, predicted)
   total = {
     name: scores[name] for name in ("f1", "precision", "recall", "f1_strict")
   }
@@ -51,7 +56,8 @@ def _score_groups(scores, sentences, aligned):
     rows = []
     for name, values in scores[f"per_{group}"].items():
       if group == "type":
-        counts = errors.counts(aligned, name)
+        sides = (of_type(tags, name) for tags in (gold, predicted))
+        counts = statistics.sentence_counts(*sides)
       else:
         counts = everything[[m == name for m in members[group]]]
       rows.append(row(name, values, counts))
@@ -169,8 +175,11 @@ def _picture(pixels):
   """[S, S, 3] uint8 -> a data URI."""
   image = Image.fromarray(pixels)
   image.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
-  buffer = io.BytesIO()
-  image.save(buffer, "WEBP", quality=80)
+  for quality in (80, 60, 40, 20):
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality)
+    if buffer.tell() <= _PICTURE_BYTES:
+      break
   return (
     "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
   )
@@ -266,7 +275,7 @@ def collect(evaluated, workdir, split):
     "config": dataclasses.asdict(config),
     "remarks": evaluation.remarks(scores),
     "curves": _curves(workdir),
-    "scores": _score_groups(scores, sentences, aligned),
+    "scores": _score_groups(scores, sentences, evaluated.predicted),
     "confusion": errors.confusion(aligned),
     "sentences": shown,
     "pictures": pictures,
