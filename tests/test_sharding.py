@@ -152,6 +152,40 @@ def test_a_large_parameter_without_a_rule_is_refused():
     sharding.shardings(tree, sharding.make_mesh(MeshConfig(2, 2, 2)))
 
 
+def test_maf_swaps_the_same_pictures_on_any_mesh(tiny, change, random_batch):
+  """Rows of one device get the pictures of another's."""
+  config = change(
+    tiny, model__fusion="maf", model__vit__enabled=False,
+    model__text__num_layers=1, model__resnet__stages=(1,),
+    loss__contrastive="clip",
+  )  # fmt: skip
+  batch = random_batch(config, 16, 16)
+  want, _ = run(config, MeshConfig(1, 1, 1), 1, batch)
+  losses, _ = run(config, MeshConfig(2, 2, 2), 8, batch)
+  np.testing.assert_allclose(losses, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["umt", "maf"])
+def test_other_fusions_are_divided_at_full_size(name):
+  config = config_lib.defaults()
+  config.model.fusion = name
+  config.model.vit.enabled = False
+  full = pretrained.resolve(config_lib.from_config_dict(config)).resolve(
+    ("LOC", "MISC", "ORG", "PER"), "", 119547
+  )
+  tx = stepping.make_optimizer(full.optim, 9)
+  key = jax.random.key_data(jax.random.key(0))
+  params = jax.eval_shape(stepping.make_init(full, tx), key).params["fusion"]
+  mesh = sharding.make_mesh(MeshConfig(2, 2, 2))
+  placed = jax.tree.leaves(sharding.shardings({"fusion": params}, mesh))
+  local = [
+    math.prod(s.shard_shape(x.shape))
+    for x, s in zip(jax.tree.leaves(params), placed, strict=True)
+  ]
+  whole = sum(x.size for x in jax.tree.leaves(params))
+  assert whole / sum(local) > 3.95
+
+
 def test_fsdp_divides_parameters_and_moments(tiny):
   """At the authors' sizes by shapes; at a tiny one by the compiler's word."""
   full = pretrained.resolve(

@@ -231,6 +231,7 @@ BAD = {
   "bad value": (["--config.loss.contrastive=simclr"], "simclr"),
   "language without data": (["--config.data.languages=('en','fr')"], "fr"),
   "mesh": (["--config.mesh.tensor=3"], "mesh"),
+  "no regions": (["--config.model.fusion=umt"], "model.vit.enabled=False"),
   "no heads": (["--config.model.text.num_heads=0"], "text.num_heads"),
   "no regex": (["--config.optim.frozen=('*text',)"], "optim.frozen"),
   "warm-up": (["--config.optim.warmup_steps=999"], "warmup_steps"),

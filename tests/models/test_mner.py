@@ -80,12 +80,24 @@ def test_every_config_is_valid(path):
   assert config_lib.from_config_dict(config)
 
 
-def test_padding_bucket_and_order_change_nothing(tiny, random_batch):
-  params = init(tiny)
-  batch = random_batch(tiny, 8, 16)
-  nll, tags = per_sentence(tiny, params, batch)
+@pytest.fixture(scope="module", params=["2M-NER", "UMT", "MAF"])
+def config(request, tiny, change):
+  """The Config of each model that looks at pictures in its own way."""
+  if request.param == "2M-NER":
+    return tiny
+  return change(
+    tiny, model__fusion=request.param.lower(), model__vit__enabled=False,
+    model__text__num_layers=1, model__resnet__stages=(1,),
+    loss__contrastive={"UMT": "none", "MAF": "clip"}[request.param],
+  )  # fmt: skip
+
+
+def test_padding_bucket_and_order_change_nothing(config, random_batch):
+  params = init(config)
+  batch = random_batch(config, 8, 16)
+  nll, tags = per_sentence(config, params, batch)
   order = np.random.default_rng(0).permutation(8)
-  longer = batches.empty(tiny, 8, 32)
+  longer = batches.empty(config, 8, 32)
   for name, x in batch.items():
     x = x[order]
     if x.ndim == 2:  # [B, T] and [B, W]: garbage in the padding
@@ -93,25 +105,25 @@ def test_padding_bucket_and_order_change_nothing(tiny, random_batch):
       longer[name][:, :16] = x
     else:
       longer[name] = x
-  other_nll, other_tags = per_sentence(tiny, params, longer)
+  other_nll, other_tags = per_sentence(config, params, longer)
   np.testing.assert_allclose(other_nll, nll[order], rtol=2e-5)
   np.testing.assert_array_equal(other_tags[:, :16], tags[order])
 
 
-def test_padding_rows_change_no_loss_and_no_gradient(tiny, random_batch):
-  params = init(tiny)
-  batch = random_batch(tiny, 6, 16)
+def test_padding_rows_change_no_loss_and_no_gradient(config, random_batch):
+  params = init(config)
+  batch = random_batch(config, 6, 16)
   padded = {
     name: np.concatenate([x, y])
     for (name, x), y in zip(
-      batch.items(), batches.empty(tiny, 2, 16).values(), strict=True
+      batch.items(), batches.empty(config, 2, 16).values(), strict=True
     )
   }
 
   @jax.jit
   @jax.value_and_grad
   def loss(params, batch):
-    return losses(tiny, apply(tiny, params, batch), batch)[0]
+    return losses(config, apply(config, params, batch), batch)[0]
 
   value, grads = loss(params, batch)
   other, other_grads = loss(params, padded)
@@ -123,14 +135,14 @@ def test_padding_rows_change_no_loss_and_no_gradient(tiny, random_batch):
   )
 
 
-def test_without_a_picture_its_pixels_do_not_matter(tiny, random_batch):
-  params = init(tiny)
-  batch = random_batch(tiny)
+def test_without_a_picture_its_pixels_do_not_matter(config, random_batch):
+  params = init(config)
+  batch = random_batch(config)
   batch["has_image"][:4] = False
-  first = apply(tiny, params, batch).emissions
-  changed = dict(batch, pixels=255 - batch["pixels"])
-  changed["scene_pixels"] = 255 - batch["scene_pixels"]
-  second = apply(tiny, params, changed).emissions
+  first = apply(config, params, batch).emissions
+  pixels = {name: 255 - x for name, x in batch.items() if "pixels" in name}
+  changed = batch | pixels
+  second = apply(config, params, changed).emissions
   np.testing.assert_array_equal(first[:4], second[:4])
   seen = np.abs(first - second).max(axis=(1, 2)) > 1e-4
   np.testing.assert_array_equal(seen, batch["has_image"])
