@@ -4,7 +4,7 @@ Word pieces of a vocabulary that is counted on the training split, 200 units
 in each direction, and the learning rate that such a model needs; everything
 else is `mmnerd_text.py`.
 
-Measured: not measured.
+Measured: not measured. Cost: not measured.
 Command:
   python train.py --config=mner_jax/configs/bilstm.py \\
     --config.data.path=DIR --config.data.languages="('en',)"

@@ -4,7 +4,9 @@ A row of the tables: its layers over the words and the 49 regions of a frozen
 ResNet-152, a second CRF for spans, no ViT and no contrastive loss. The same
 model in any other config takes the first three lines below as flags.
 
-Measured: not measured.
+Measured: not at this size. On `cp_mner.py` with these lines and the optimiser's
+two, three epochs: F1 37.14 (permuted pictures 37.06), 2026-11-23, seed 19.
+Cost: not measured here; there 221 s of user time on a busy machine of 2 cores.
 Command:
   python train.py --config=mner_jax/configs/umt.py
 """
