@@ -194,7 +194,12 @@ def _start(run):
   with open(run.folder / "log.txt", "a") as log:
     return subprocess.Popen(
       [sys.executable, "-m", "mner_jax.tables.child", config, run.folder],
-      env={"JAX_COMPILATION_CACHE_DIR": compiled, **os.environ},
+      env={
+        "JAX_COMPILATION_CACHE_DIR": compiled,
+        # The last line of a traceback is then the error, not a hint of JAX.
+        "JAX_TRACEBACK_FILTERING": "off",
+        **os.environ,
+      },
       stdout=log,
       stderr=subprocess.STDOUT,
       # Ctrl-C of a terminal goes to its whole group: once is enough.
