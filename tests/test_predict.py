@@ -77,6 +77,7 @@ def test_pictures_reach_the_tagger(run, tmp_path):
 TEXTS = (
   "Anna Müller's café\r\n is in São Paulo 👩‍👩‍👧, isn't it?",
   "L'été, Zoé vit à Genève (Suisse) – c'est là.",
+  "„Jürgen Groß“ besuchte\tKöln-Deutz; 3,5 Mio. Euro!",
   "¿Dónde está María? ¡En Perú!",
   "Cafe\u0301 Zu\u0308rich 🇩🇪🇫🇷 costs 10,000.50 €",
   "\ufeffword\u200b \u00a0\t",
