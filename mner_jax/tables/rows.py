@@ -38,6 +38,16 @@ _TEXT = {
   "model.resnet.enabled": False,
   "loss.contrastive": "none",
 }
+# From scratch in any table, and so with the settings of configs/bilstm.py.
+_BILSTM = _TEXT | {
+  "model.text.encoder": "bilstm",
+  "model.text.weights": "",
+  "model.text.vocab_size": 30000,
+  "model.text.hidden_size": 400,
+  "model.text.num_layers": 1,
+  "model.text.dropout": 0.5,
+  "optim.learning_rate": 1e-3,
+}
 _NO_ALIGNMENT = {"loss.contrastive": "none"}
 _CONCATENATION = _NO_ALIGNMENT | {"model.fusion": "concatenation"}
 _LANGUAGES = ("en", "fr", "de", "es")
@@ -62,7 +72,7 @@ TABLES = {
     "2M-NER and what it is compared with",
     configs={"mini": "synthetic", "paper": "mmnerd"},
     rows={
-      "BiLSTM-CRF": _TEXT | {"model.text.encoder": "bilstm"},
+      "BiLSTM-CRF": _BILSTM,
       "BERT + softmax": _TEXT | {"model.decoder": "softmax"},
       "BERT-CRF": _TEXT,
       "BERT-CRF + ViT + ResNet, concatenated": _CONCATENATION,
@@ -146,7 +156,7 @@ TABLES = {
     "MMNERD-EN, text only",
     configs={"mini": "mmnerd_text", "paper": "mmnerd_text"},
     rows={
-      "BiLSTM-CRF": {"model.text.encoder": "bilstm"},
+      "BiLSTM-CRF": _BILSTM,
       "BERT + softmax": {"model.decoder": "softmax"},
       "BERT-CRF": {},
       "BERT-CRF, released": {"model.released": True},
