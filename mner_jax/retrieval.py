@@ -2,7 +2,8 @@
 
 Recall at k of the space that the contrastive loss shapes: all pictures are
 ranked by how a sentence sees them; its own is among the first k, or not. The
-similarity is that of the loss: see `contrastive.similarities`.
+similarity is that of the loss: see `contrastive.similarities`. Whether that
+could be chance is tested by exchanging the pictures among the sentences.
 """
 
 import json
@@ -101,19 +102,23 @@ def similarities(text, images):
   return np.stack(to_image), np.stack(to_text, axis=1)
 
 
-def recalls(to_image, to_text, text_picture, pictures):
+def recalls(
+  to_image, to_text, text_picture, pictures, *, replicates=9_999
+):
   """Recall at RANKS both ways; ties count against.
 
   Args:
     to_image: [N, M], how N sentences see M pictures.
     to_text: [M, N], how the pictures see them.
     text_picture: [N], the picture of each sentence.
-    pictures: [M], their numbers; each has a sentence.
+    pictures: [M], their numbers in ascending order; each has a sentence.
+    replicates: permutations that p is counted from.
 
   Returns:
-    {"text_to_image": {"1": recall, ...}, "image_to_text": ..., "chance":
-    {the same of random ranks}, "sentences": N, "pictures": M}. A picture with
-    several sentences has found one if the best of them is among the first k.
+    {"text_to_image": {"1": recall, ..., "mean_rank": from 1}, "image_to_text":
+    ..., "chance": {the same of random ranks}, "p": `_chance_of`, "sentences":
+    N, "pictures": M}. A picture with several sentences has found one if the
+    best of them is among the first k.
   """
   own = text_picture[:, None] == pictures[None, :]  # [N, M]
   ways = {
@@ -125,13 +130,60 @@ def recalls(to_image, to_text, text_picture, pictures):
     best = np.max(np.where(own, similarity, -np.inf), axis=1, keepdims=True)
     before = np.sum((similarity >= best) & ~own, axis=1)  # of the others
     found[way] = {str(k): float(np.mean(before < k)) for k in RANKS}
+    found[way]["mean_rank"] = float(np.mean(before)) + 1
     counts = own.sum(axis=1).tolist()
     chance[way] = {
       str(k): float(np.mean([_chance(k, n, own.shape[1]) for n in counts]))
       for k in RANKS
     }
+    # The first of n among T in random order.
+    total = own.shape[1]
+    first = [(total + 1) / (n + 1) for n in counts]
+    chance[way]["mean_rank"] = float(np.mean(first))
+  column = np.searchsorted(pictures, text_picture)
+  p = _chance_of(to_image, to_text, column, replicates)
   sizes = {"sentences": len(text_picture), "pictures": len(pictures)}
-  return {**found, "chance": chance, **sizes}
+  return {**found, "chance": chance, "p": p, **sizes}
+
+
+def _chance_of(to_image, to_text, own, replicates):
+  """How often exchanged pictures rank as well: p of a permutation test.
+
+  The statistic is the mean rank of one's own, both ways; a replicate permutes
+  the pictures, so that sentences of one picture keep one picture. Mean ranks
+  tell more than recalls, which see the first k only.
+
+  Args:
+    to_image, to_text: as `recalls` takes them.
+    own: [N], the column of each sentence's picture.
+    replicates: how many.
+  """
+  rng = np.random.default_rng(0)
+  sentences = np.argsort(own, kind="stable")
+  own = own[sentences]
+  firsts = np.flatnonzero(np.diff(own, prepend=-1))  # of each picture
+  places = _places(to_image)[sentences], _places(to_text)[:, sentences]
+
+  def mean_rank(picture):  # [N], the column that each sentence has now
+    rows = np.arange(len(picture))
+    ours = places[0][rows, picture]
+    theirs = np.minimum.reduceat(places[1][picture, rows], firsts)
+    return np.mean(ours) + np.mean(theirs)
+
+  observed = mean_rank(own)
+  exchanged = [
+    mean_rank(rng.permutation(len(firsts))[own]) for _ in range(replicates)
+  ]
+  as_good = np.sum(np.array(exchanged) <= observed + 1e-9)
+  return float((1 + as_good) / (1 + replicates))
+
+
+def _places(similarity):
+  """[R, C] -> how many of the row's others are at least as similar."""
+  places = [
+    len(row) - 1 - np.searchsorted(np.sort(row), row) for row in similarity
+  ]
+  return np.array(places, np.int32)
 
 
 def _chance(k, own, total):

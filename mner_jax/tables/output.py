@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from mner_jax import files, statistics
+from mner_jax import files, retrieval, statistics
 
 
 def collect(table, runs, failures):
@@ -71,7 +71,8 @@ def _spread(values):
   if not values:
     return None
   deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-  return {"mean": float(np.mean(values)), "sd": deviation}
+  mean, largest = float(np.mean(values)), max(values)
+  return {"mean": mean, "sd": deviation, "largest": largest}
 
 
 def _at(tree, path):
@@ -238,19 +239,25 @@ def _cell(found, row, column):
 
 
 def _retrieval(rows):
-  """Recalls by language, both ways, against chance."""
-  ranks = list(rows[0]["retrieval"]["all"]["text_to_image"]) if rows else []
+  """Recalls and mean ranks by language, both ways, against chance."""
+  ranks = [str(k) for k in retrieval.RANKS]
   ways = {"text_to_image": "text → picture", "image_to_text": "picture → text"}
-  header = ["", "language", "pictures"]
-  header += [f"{way} R@{k}" for way in ways.values() for k in ranks]
-  lines = [header, ["---"] * len(header)]
+  header, at = ["", "language", "pictures"], [f"R@{k}" for k in ranks]
+  header += [f"{way} {x}" for way in ways.values() for x in (*at, "mean rank")]
+  lines = [[*header, "p"]]
+  lines.append(["---"] * len(lines[0]))
   for row in rows:
     for language, recalls in row["retrieval"].items():
+      pictures = f"{recalls['pictures']['mean']:.0f}"
       for name, tree in ((row["row"], recalls), ("chance", recalls["chance"])):
-        cells = [_percent(tree[way][k]) for way in ways for k in ranks]
+        cells = []
+        for way in ways:
+          cells += [_percent(tree[way][k]) for k in ranks]
+          cells.append(f"{tree[way]['mean_rank']['mean']:.1f}")
         if name == "chance":
-          cells = [c.partition(" ")[0] for c in cells]
-        pictures = f"{recalls['pictures']['mean']:.0f}"
+          cells = [*(c.partition(" ")[0] for c in cells), ""]
+        else:
+          cells.append(f"{recalls['p']['largest']:.4f}")
         lines.append([name, language, pictures, *cells])
   return [f"| {' | '.join(line)} |" for line in lines]
 
