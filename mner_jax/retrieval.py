@@ -102,9 +102,7 @@ def similarities(text, images):
   return np.stack(to_image), np.stack(to_text, axis=1)
 
 
-def recalls(
-  to_image, to_text, text_picture, pictures, *, replicates=9_999
-):
+def recalls(to_image, to_text, text_picture, pictures, *, replicates=9_999):
   """Recall at RANKS both ways; ties count against.
 
   Args:

@@ -49,7 +49,10 @@ def test_chance_is_what_random_numbers_reach():
   text_picture = np.array([*pictures, 3, 3, 3, 4])
   runs = [
     retrieval.recalls(
-      rng.random((19, 15)), rng.random((15, 19)), text_picture, pictures,
+      rng.random((19, 15)),
+      rng.random((15, 19)),
+      text_picture,
+      pictures,
       replicates=0,
     )  # fmt: skip
     for _ in range(2000)
@@ -57,7 +60,9 @@ def test_chance_is_what_random_numbers_reach():
   for way, recalls in runs[0]["chance"].items():
     for k, chance in recalls.items():
       mean = np.mean([run[way][k] for run in runs])
-      assert mean == pytest.approx(chance, abs=0.1 if k == "mean_rank" else 0.01)
+      assert mean == pytest.approx(
+        chance, abs=0.1 if k == "mean_rank" else 0.01
+      )
 
 
 def test_embeddings_that_say_nothing_find_nothing():
@@ -83,8 +88,7 @@ def test_p_is_that_of_all_permutations():
     return total
 
   ranks = [
-    mean_rank(own[:, list(order)])
-    for order in itertools.permutations(range(4))
+    mean_rank(own[:, list(order)]) for order in itertools.permutations(range(4))
   ]
   exact = np.mean([r <= ranks[0] + 1e-9 for r in ranks])
   assert 0 < exact < 0.5
