@@ -57,7 +57,7 @@ def _accounting(workdir):
   """Writes `run.json`; its seconds are those of all starts of the run."""
   path = workdir / "run.json"
   before = json.loads(path.read_text())["seconds"] if path.exists() else 0
-  start = time.monotonic()
+  start, commit = time.monotonic(), _commit()
   try:
     yield
   finally:
@@ -66,7 +66,7 @@ def _accounting(workdir):
       "date": time.strftime("%Y-%m-%d"),
       "hardware": _hardware(),
       "jax": jax.__version__,
-      "commit": _commit(),
+      "commit": commit,  # of the start: files may change while it runs
     }
     files.write(path, json.dumps(record, indent=2) + "\n")
 
