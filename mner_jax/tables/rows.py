@@ -175,7 +175,11 @@ TABLES = {
       "best test epoch": "best_test_epoch.f1",
     },
     budget={
-      "mini": {"data.languages": ("en",), "train.epochs": 3},
+      "mini": {
+        "data.languages": ("en",),
+        "data.buckets": (16, 24, 32, 48, 128),  # a third less to compute
+        "train.epochs": 3,
+      },
       "paper": {"data.languages": ("en",)},
     },
     subset={"mini": (5000, None, None)},
