@@ -20,22 +20,20 @@ def get_config():
   config.data.languages = ("en", "de", "fr")
   config.data.buckets = (24, 48)
   config.data.resize = 96
-  # 800 pictures are few: one small encoder a side, and much dropout.
+  # 800 pictures are few: one small encoder a side.
   text = config.model.text
   text.encoder = "bilstm"
   text.num_layers = 1
   text.vocab_size = 3000
-  text.dropout = 0.6
-  config.model.dropout = 0.3
+  text.dropout = 0.4
   config.model.vit.enabled = False
   config.model.resnet.image_size = 64
   config.model.resnet.width = 16
   config.loss.alpha = 0.0
-  config.loss.temperature = 0.07
+  config.loss.temperature = 0.2
   config.optim.learning_rate = 1e-3
   config.optim.warmup_steps = 40
-  config.optim.weight_decay = 0.1
   config.train.batch_size = 64
-  config.train.epochs = 24
+  config.train.epochs = 12
   config.train.eval_every = 1000000
   return config
