@@ -105,19 +105,21 @@ def test_similarities_are_those_of_the_loss():
   rng = np.random.default_rng(0)
   words, tokens = units(rng, 6, 5, 8), units(rng, 6, 7, 8)
   num_words = np.array([1, 2, 3, 4, 5, 5])
-  by_word = contrastive.similarities(
+  sides = contrastive.sides(
     jnp.array(words), jnp.array(tokens), jnp.array(num_words)
   )
   text = [x[:count] for x, count in zip(words, num_words, strict=True)]
   to_image, to_text = retrieval.similarities(text, {"vit": tokens})
-  np.testing.assert_allclose(to_image, by_word[:, 0, :, 1], atol=1e-6)
-  np.testing.assert_allclose(to_text, by_word[:, 1, :, 0], atol=1e-6)
+  for found, pair in ((to_image, sides), (to_text, sides[::-1])):
+    np.testing.assert_allclose(
+      found, contrastive.similarities(pair[:1], pair[1])[:, 0], atol=1e-6
+    )
 
-  by_sentence = contrastive.similarities(
-    jnp.array(words[:, 0]), jnp.array(tokens[:, 0])
-  )
+  sides = contrastive.sides(jnp.array(words[:, 0]), jnp.array(tokens[:, 0]))
   to_image, to_text = retrieval.similarities(
     list(words[:, :1]), {"vit": tokens[:, :1], "resnet": tokens[:, :1]}
   )
-  np.testing.assert_allclose(to_image / 2, by_sentence[:, 0, :, 1], atol=1e-6)
-  np.testing.assert_allclose(to_text / 2, by_sentence[:, 1, :, 0], atol=1e-6)
+  for found, pair in ((to_image, sides), (to_text, sides[::-1])):
+    np.testing.assert_allclose(
+      found / 2, contrastive.similarities(pair[:1], pair[1])[:, 0], atol=1e-6
+    )

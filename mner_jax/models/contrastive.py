@@ -3,9 +3,16 @@
 B pairs of vectors of width D; row i of one side belongs to row i of the other.
 """
 
+import functools
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+# Columns that are compared at a time: on a TPU, 256 rows of similarities then
+# stay in its VMEM, and of a pod's batch nothing of size B^2 is ever stored.
+BLOCK = 16384
 
 
 class ProjectionHead(nn.Module):
@@ -31,76 +38,84 @@ def normalise(x, eps=1e-12):
   return x * jax.lax.rsqrt(jnp.maximum(squared, eps**2))
 
 
-def other_pairs(weight, image_id=None, replicate=lambda x: x):
-  """[B, B] bool: may row j be a negative of row i?
+class Side(NamedTuple):
+  """One side of the pairs, texts or images, as unit vectors.
 
-  Not its own, none of weight 0, and none that shows the same picture: the
-  translations of one caption are no negatives of each other.
+  Attributes:
+    vectors: [B, D], or of tokens [B, A, D].
+    mask: [B, A], the tokens that count; None with vectors.
+  """
+
+  vectors: jnp.ndarray
+  mask: jnp.ndarray | None = None
+
+
+def sides(text, image, num_words=None):
+  """(text Side, image Side), in the type of the vectors that came.
 
   Args:
-    weight: [B], 0 for rows without a picture and rows that only pad.
-    image_id: [B] int, equal for equal pictures; None = all differ.
-    replicate: see `nt_xent`.
+    text: [B, D], or words [B, W, D] with `num_words`.
+    image: [B, D], or image tokens [B, P, D].
+    num_words: [B], words that count; None compares vectors.
   """
-  own = jnp.eye(weight.shape[0], dtype=bool)
-  if image_id is not None:
-    own |= image_id[:, None] == replicate(image_id)[None, :]
-  return ~own & (replicate(weight) > 0)[None, :]
+  # In bf16 half as much is gathered; the norm is taken in fp32.
+  vectors = [normalise(x).astype(x.dtype) for x in (text, image)]
+  if num_words is None:
+    return tuple(Side(x) for x in vectors)
+  words = jnp.arange(text.shape[1])[None] < num_words[:, None]  # [B, W]
+  masks = words, jnp.ones(image.shape[:2], bool)
+  return tuple(map(Side, vectors, masks))
 
 
-def _masked_logsumexp(logits, mask, axis):
-  """log sum exp over the entries of `mask`; at least one must be there."""
-  return jax.nn.logsumexp(jnp.where(mask, logits, -jnp.inf), axis=axis)
+def similarities(seers, seen):
+  """[B, M, C]: how row i of each of M Sides sees column j of another Side.
 
-
-def similarities(text, image, num_words=None, replicate=lambda x: x):
-  """[B, 2, B, 2]: how side m of row i (0 text, 1 image) sees side n of row j.
-
-  Vectors of sentences and pictures, [B, D] each: their cosine. Words and
-  image tokens, [B, W, D] and [B, P, D]: the late interaction of FILIP (Yao et
-  al. 2021, arXiv:2111.07783, eq. 4 and 5), with a over the tokens of the one
-  side and b over those of the other,
+  Of vectors their cosine. Of tokens the late interaction of FILIP (Yao et al.
+  2021, arXiv:2111.07783, eq. 4 and 5), with a over the tokens of i and b over
+  those of j,
 
       s(i, j) = mean_a max_b cosine(a, b)
 
-  so that s(i, j) and s(j, i) differ: the first asks whether each word of i is
-  somewhere in picture j, the second whether each part of j is said by i. It
-  needs memory for B^2 max(W, P)^2 cosines.
+  so that it matters who sees: a text asks whether each of its words is
+  somewhere in the picture, a picture whether each part of it is said. It needs
+  memory for B C A^2 cosines.
 
   Args:
-    text: [B, D], or [B, W, D] with `num_words`.
-    image: [B, D], or [B, P, D].
-    num_words: [B], words that count; None compares vectors.
-    replicate: see `nt_xent`.
+    seers: Sides of B rows.
+    seen: a Side of C rows.
   """
-  if num_words is None:
-    # The sides stand on an axis of their own: a concatenation along the batch
-    # would move every row to another device.
-    z = normalise(jnp.stack([text, image], axis=1))  # [B, 2, D]
-    # One gather, here; left to itself the compiler gathers for each use.
-    columns = replicate(z)
-    return jnp.einsum(
-      "imd,jnd->imjn", z, columns, precision=jax.lax.Precision.HIGHEST
-    )
-  masks = [
-    jnp.arange(text.shape[1])[None] < num_words[:, None],
-    jnp.ones(image.shape[:2], bool),
-  ]  # [B, W], [B, P]
-  sides = [normalise(text), normalise(image)]
-
-  def see(m, n):  # how the rows of side m see those of side n, [B, B]
-    cosine = jnp.einsum(
-      "iad,jbd->iajb", sides[m], replicate(sides[n]),
-      precision=jax.lax.Precision.HIGHEST,
-    )  # fmt: skip
-    inside = replicate(masks[n])[None, None]
-    best = jnp.max(jnp.where(inside, cosine, -jnp.inf), axis=3)  # [B, A, B]
-    mine = masks[m][:, :, None]
-    return jnp.sum(jnp.where(mine, best, 0), axis=1) / jnp.sum(mine, axis=1)
-
-  return jnp.stack(
-    [jnp.stack([see(m, 0), see(m, 1)], axis=-1) for m in (0, 1)], axis=1
+  cosines = functools.partial(
+    jnp.einsum,
+    precision=jax.lax.Precision.HIGHEST,
+    preferred_element_type=jnp.float32,
   )
+  if seen.mask is None:
+    vectors = jnp.stack([side.vectors for side in seers], axis=1)  # [B, M, D]
+    return cosines("imd,jd->imj", vectors, seen.vectors)
+  found = [
+    _late(
+      cosines("iad,jbd->iajb", side.vectors, seen.vectors),
+      side.mask[:, :, None],
+      seen.mask[None, None],
+    )  # fmt: skip
+    for side in seers
+  ]
+  return jnp.stack(found, axis=1)
+
+
+def own_similarity(rows, columns):
+  """[B]: how row i sees column i."""
+  a, b = (side.vectors.astype(jnp.float32) for side in (rows, columns))
+  if rows.mask is None:
+    return jnp.sum(a * b, axis=1)
+  cosine = jnp.einsum("iad,ibd->iab", a, b, precision=jax.lax.Precision.HIGHEST)
+  return _late(cosine, rows.mask, columns.mask[:, None])
+
+
+def _late(cosine, mine, theirs):
+  """[B, A, ..., A'] -> [B, ...]: mean over a of the best over b."""
+  best = jnp.max(jnp.where(theirs, cosine, -jnp.inf), axis=-1)  # [B, A, ...]
+  return jnp.sum(jnp.where(mine, best, 0), axis=1) / jnp.sum(mine, axis=1)
 
 
 def nt_xent(text, image, weight, **options):
@@ -112,16 +127,17 @@ def nt_xent(text, image, weight, **options):
   of the same side included.
 
   Args:
-    text, image: [B, D], any scale, or words and image tokens: `similarities`.
+    text, image: [B, D], any scale, or words and image tokens: `sides`.
     weight: [B]; rows of weight 0 are neither anchors nor negatives, and the
       mean is over the rows that count.
     temperature: tau.
     text_share: weight of the anchors of the text in the mean of both sides.
-    image_id: [B], see `other_pairs`.
-    num_words: [B], see `similarities`.
+    image_id: [B] int, equal for equal pictures: rows that show the same are no
+      negatives, as translations of one caption are not. None = all differ.
+    num_words: [B], see `sides`.
     replicate: function that gives every device the whole of an array whose
       rows are spread over devices; where B is, every pair is compared, and
-      the [B, 2, B, 2] similarities stay spread by their first axis.
+      the similarities stay spread by their first axis.
 
   Returns:
     The loss, a scalar; 0 if no row counts.
@@ -142,16 +158,48 @@ def _cross_entropy(
   text, image, weight, *, same_side, temperature, text_share=0.5,
   image_id=None, num_words=None, replicate=lambda x: x,
 ):  # fmt: skip
-  similarity = similarities(text, image, num_words, replicate) / temperature
-  own = jnp.eye(len(weight), dtype=bool)[:, None, :, None]
-  other_side = ~jnp.eye(2, dtype=bool)[None, :, None, :]
-  partner = own & other_side  # [B, 2, B, 2]
-  negatives = other_pairs(weight, image_id, replicate)[:, None, :, None]
-  negatives &= other_side | same_side
-  positive = jnp.sum(jnp.where(partner, similarity, 0), axis=(2, 3))  # [B, 2]
-  total = _masked_logsumexp(similarity, negatives | partner, axis=(2, 3))
-  shares = jnp.array([[text_share, 1 - text_share]])
-  return weighted_mean(jnp.sum((total - positive) * shares, axis=1), weight)
+  """Mean over rows and sides of log sum exp(all compared) - own."""
+  rows = sides(text, image, num_words)
+  # One gather of each side, here: a concatenation along the batch would move
+  # every row to another device.
+  columns = jax.tree.map(replicate, rows)
+  numbers = jnp.arange(len(weight))
+  ids = numbers if image_id is None else image_id
+  # Of each column: its number, its picture, and whether it counts at all.
+  about = jax.tree.map(replicate, (numbers, ids, weight > 0))
+
+  @jax.checkpoint  # the similarities of a block are computed again
+  def log_sum(seers, seen, about):  # over a block of columns, [B, seers]
+    number, picture, counts = about
+    negative = numbers[:, None] != number[None]
+    negative &= (ids[:, None] != picture[None]) & counts[None]
+    logits = similarities(seers, seen) / temperature  # [B, seers, C]
+    # Finite, so that a block without negatives has a gradient: 0.
+    logits = jnp.where(negative[:, None], logits, -1e30)
+    return jax.nn.logsumexp(logits, axis=2)
+
+  own = own_similarity(*rows), own_similarity(*rows[::-1])
+  totals = [[x / temperature] for x in own]
+  for n in (0, 1):  # the side that is seen
+    seers = (0, 1) if same_side else (1 - n,)
+    for block in _blocks((columns[n], about)):
+      found = log_sum([rows[m] for m in seers], *block)  # [B, seers]
+      for i, m in enumerate(seers):
+        totals[m].append(found[:, i])
+  loss = 0
+  for terms, share in zip(totals, (text_share, 1 - text_share), strict=True):
+    total = jax.nn.logsumexp(jnp.stack(terms), axis=0)
+    loss += share * weighted_mean(total - terms[0], weight)
+  return loss
+
+
+def _blocks(tree):
+  """Cuts arrays [B, ...] into blocks of BLOCK rows and a rest: list of trees."""
+  leaves, structure = jax.tree.flatten(tree)
+  total = len(leaves[0])
+  sizes = [min(BLOCK, total - i) for i in range(0, total, BLOCK)]
+  parts = zip(*(jax.lax.split(x, sizes) for x in leaves), strict=True)
+  return [structure.unflatten(part) for part in parts]
 
 
 def weighted_mean(values, weight):

@@ -59,6 +59,28 @@ def test_equals_reference(kind, weight, image_id):
 
 
 @pytest.mark.parametrize("kind", ["nt_xent", "clip"])
+@pytest.mark.parametrize("words", [False, True], ids=["vectors", "tokens"])
+def test_blocks_of_columns_do_not_show(monkeypatch, kind, words):
+  """Blocks of 4, 4 and 3 columns; in the last one, nothing counts."""
+  text, image = vectors(rows=11)
+  weight = jnp.array([1.0, 1, 0, 1, 1, 1, 1, 1, 0, 0, 0])
+  ids = jnp.array([0, 1, 2, 0, 3, 4, 4, 5, 6, 7, 8])
+  options = {"temperature": 0.3, "image_id": ids}
+  if words:
+    rng = np.random.default_rng(1)
+    text, image = rng.normal(size=(2, 11, 3, 5)).astype(np.float32)
+    options["num_words"] = jnp.array([1, 2, 3, 3, 2, 1, 3, 3, 1, 2, 3])
+  loss = jax.value_and_grad(contrastive.LOSSES[kind], argnums=(0, 1))
+  want = loss(text, image, weight, **options)
+  monkeypatch.setattr(contrastive, "BLOCK", 4)
+  got = loss(text, image, weight, **options)
+  jax.tree.map(
+    lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-6),
+    got, want,
+  )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["nt_xent", "clip"])
 def test_masked_rows_have_no_gradient_and_no_influence(kind):
   text, image = vectors()
   weight = jnp.array([1.0, 0, 1, 1, 0, 1])
