@@ -5,9 +5,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from mner_jax.stopping import EXIT_STOPPED
+from mner_jax.tables import output
 from tests.test_training import ROOT, environment, write_corpus
 
 TEXT = "text only (BERT-CRF)"
@@ -86,6 +88,27 @@ def test_every_number_leads_to_a_run(folder, table):
     assert word in result.stdout
   assert (place / "table.md").read_text() == result.stdout[:-1]
   assert (place / "figure.svg").read_text().count("<svg") == 1
+
+
+def test_rows_are_paired_by_sentence(tmp_path):
+  """Files begin with the languages that a row was trained on."""
+  sentences = {
+    "en": [(["B-PER", "O"], ["B-PER", "O"]), (["O"], ["B-LOC"])],
+    "fr": [(["B-LOC"], ["O"])],
+  }
+  counts = []
+  for order in (("en", "fr"), ("fr", "en")):
+    folder = tmp_path / "-".join(order)
+    folder.mkdir()
+    lines = [
+      json.dumps({"language": name, "gold": gold, "tags": tags})
+      for name in order
+      for gold, tags in sentences[name]
+    ]
+    (folder / "test_predictions.jsonl").write_text("\n".join(lines))
+    counts.append(output.counts(folder))
+  assert counts[0].tolist() == [[1, 1, 1], [0, 1, 0], [0, 0, 1]]
+  assert np.array_equal(*counts)
 
 
 def test_finished_runs_are_kept_and_a_crash_costs_its_row_only(folder, table):

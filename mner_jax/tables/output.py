@@ -19,8 +19,8 @@ def collect(table, runs, failures):
   by_row = collections.defaultdict(list)
   for run in runs:
     by_row[run.row].append(run)
-  counts = {
-    row: {r.seed: _counts(r) for r in members if r.finished}
+  by_seed = {
+    row: {r.seed: counts(r.folder) for r in members if r.finished}
     for row, members in by_row.items()
   }
   rows = []
@@ -40,7 +40,7 @@ def collect(table, runs, failures):
     }
     if finished:
       row |= _numbers(table, finished)
-      row |= _statistics(counts[name], counts.get(table.reference, {}))
+      row |= _statistics(by_seed[name], by_seed.get(table.reference, {}))
     rows.append(row)
   return {
     "title": table.title,
@@ -56,10 +56,11 @@ def _languages(config):
   return config.data.eval_languages or config.data.languages
 
 
-def _counts(run):
-  """[N, 3] counts of the test sentences of a finished run."""
-  lines = (run.folder / "test_predictions.jsonl").read_text().splitlines()
-  records = [json.loads(line) for line in lines]
+def counts(folder):
+  """[N, 3] counts of the test sentences of a finished run, by language."""
+  lines = (folder / "test_predictions.jsonl").read_text().splitlines()
+  # Those that were trained on stand first in the file; rows differ in these.
+  records = sorted(map(json.loads, lines), key=lambda r: r["language"])
   return statistics.sentence_counts(
     [r["gold"] for r in records], [r["tags"] for r in records]
   )
