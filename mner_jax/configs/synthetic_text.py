@@ -4,8 +4,8 @@ The text-only row beside `synthetic.py`: the same corpus and text encoder, no
 image branch, ten epochs in place of seven. It ends near the ceiling that the
 corpus sets to any reader of the text alone.
 
-Measured: F1 77.21 on the synthetic test split (ceiling 79.18), 2026-11-22,
-seed 19. Cost: 127 s on 2 CPU cores.
+Measured: F1 77.15 on the synthetic test split (ceiling 79.18), 2026-11-23,
+seed 19. Cost: 132 s on 2 CPU cores.
 Command: python train.py --config=mner_jax/configs/synthetic_text.py
 """
 
