@@ -109,19 +109,7 @@ def replicate(mesh):
   """The function that, in jit, gives every device all of an array of rows."""
   if mesh is None:
     return lambda x: x
-  whole, rows = replicated(mesh), batch_sharding(mesh)
-
-  @jax.custom_vjp
-  def gather(x):
-    return jax.lax.with_sharding_constraint(x, whole)
-
-  # Every device has a gradient of the whole: the sum is scattered, where the
-  # constraint's own transpose would give all of it to all.
-  gather.defvjp(
-    lambda x: (gather(x), None),
-    lambda _, g: (jax.lax.with_sharding_constraint(g, rows),),
-  )
-  return gather
+  return lambda x: jax.lax.with_sharding_constraint(x, replicated(mesh))
 
 
 def gather_fsdp(params, mesh):

@@ -4,6 +4,7 @@ B pairs of vectors of width D; row i of one side belongs to row i of the other.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -159,38 +160,131 @@ def _cross_entropy(
   image_id=None, num_words=None, replicate=lambda x: x,
 ):  # fmt: skip
   """Mean over rows and sides of log sum exp(all compared) - own."""
-  rows = sides(text, image, num_words)
+  numbers = jnp.arange(len(weight))
+  about = About(numbers, numbers if image_id is None else image_id, weight > 0)
+  # What an anchor's term counts in the mean, [B, 2].
+  shares = jnp.array([[text_share, 1 - text_share]])
+  counted = weight[:, None] * shares / jnp.maximum(jnp.sum(weight), 1)
+  how = _How(same_side, temperature, replicate)
+  return _compare(how, sides(text, image, num_words), about, counted)
+
+
+class About(NamedTuple):
+  """Of each row its number, its picture, and whether it counts; [B] each."""
+
+  number: jnp.ndarray
+  picture: jnp.ndarray
+  counts: jnp.ndarray
+
+
+class _How(NamedTuple):
+  same_side: bool
+  temperature: float
+  replicate: Callable
+
+  def blocks(self, rows, columns):
+    """What is compared: (numbers of sides, these of `rows`, who they see).
+
+    Who is seen is a tree of at most BLOCK rows of one of `columns`.
+    """
+    for n in (0, 1):
+      seers = (0, 1) if self.same_side else (1 - n,)
+      for block in _blocks(columns[n]):
+        yield seers, [rows[m] for m in seers], block
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _compare(how, rows, about, counted):
+  """Sum of counted (total - own); see `_compare_forward`."""
+  return _compare_forward(how, rows, about, counted)[0]
+
+
+def _compare_forward(how, rows, about, counted):
   # One gather of each side, here: a concatenation along the batch would move
   # every row to another device.
-  columns = jax.tree.map(replicate, rows)
-  numbers = jnp.arange(len(weight))
-  ids = numbers if image_id is None else image_id
-  # Of each column: its number, its picture, and whether it counts at all.
-  about = jax.tree.map(replicate, (numbers, ids, weight > 0))
+  columns, seen_about = jax.tree.map(how.replicate, (rows, about))
+  own = _own(rows) / how.temperature  # [B, 2]
+  totals = [[own[:, m]] for m in (0, 1)]
+  trees = [(side, seen_about) for side in columns]
+  for seers, looking, (theirs, other) in how.blocks(rows, trees):
+    logits = similarities(looking, theirs) / how.temperature  # [B, M, C]
+    # Finite, so that a block without negatives counts as nothing.
+    negative = _differ(about, other) & other.counts[None]
+    found = jax.nn.logsumexp(
+      jnp.where(negative[:, None], logits, -1e30), axis=2
+    )
+    for i, m in enumerate(seers):
+      totals[m].append(found[:, i])
+  total = jnp.stack(
+    [jax.nn.logsumexp(jnp.stack(x), axis=0) for x in totals], axis=1
+  )  # [B, 2]
+  loss = jnp.sum(counted * (total - own))
+  return loss, (rows, about, columns, seen_about, total, counted)
 
-  @jax.checkpoint  # the similarities of a block are computed again
-  def log_sum(seers, seen, about):  # over a block of columns, [B, seers]
-    number, picture, counts = about
-    negative = numbers[:, None] != number[None]
-    negative &= (ids[:, None] != picture[None]) & counts[None]
-    logits = similarities(seers, seen) / temperature  # [B, seers, C]
-    # Finite, so that a block without negatives has a gradient: 0.
-    logits = jnp.where(negative[:, None], logits, -1e30)
-    return jax.nn.logsumexp(logits, axis=2)
 
-  own = own_similarity(*rows), own_similarity(*rows[::-1])
-  totals = [[x / temperature] for x in own]
-  for n in (0, 1):  # the side that is seen
-    seers = (0, 1) if same_side else (1 - n,)
-    for block in _blocks((columns[n], about)):
-      found = log_sum([rows[m] for m in seers], *block)  # [B, seers]
-      for i, m in enumerate(seers):
-        totals[m].append(found[:, i])
-  loss = 0
-  for terms, share in zip(totals, (text_share, 1 - text_share), strict=True):
-    total = jax.nn.logsumexp(jnp.stack(terms), axis=0)
-    loss += share * weighted_mean(total - terms[0], weight)
-  return loss
+def _compare_backward(how, kept, g):
+  """The gradient of the rows alone, which is all of it.
+
+  Row i is compared twice with row j: as the anchor, and as a term of j's
+  total. Both are computed where row i is, from the totals of all rows, [B, 2];
+  autodiff would compute the second where j is, and send a gradient for every
+  column back through the mesh.
+
+  The gradient is that of sum_ij P_ij with P as below and everything but the
+  rows held fixed: d log sum exp(s) = sum_j exp(s_j - log sum exp(s)) ds_j.
+  """
+  rows, about, columns, seen_about, total, counted = kept
+  all_total, all_counted = map(how.replicate, (total, counted))
+
+  def surrogate(vectors):
+    mine = [
+      side._replace(vectors=x) for side, x in zip(rows, vectors, strict=True)
+    ]
+    own = _own(mine) / how.temperature
+    value = jnp.sum(counted * (jnp.exp(own - total) - own))
+    trees = [
+      (columns[n], seen_about, all_total[:, n], all_counted[:, n])
+      for n in (0, 1)
+    ]
+    for seers, looking, block in how.blocks(mine, trees):
+      theirs, other, their_total, their_counted = block
+      differ = _differ(about, other)[:, None]  # [B, 1, C]
+      seen = similarities(looking, theirs) / how.temperature  # [B, M, C]
+      sees = seen  # of vectors; how the columns see the rows, of tokens
+      if theirs.mask is not None:
+        sees = [similarities([theirs], side)[:, 0].T for side in looking]
+        sees = jnp.stack(sees, axis=1) / how.temperature
+      as_anchor = jnp.where(
+        differ & other.counts[None, None],
+        seen - total[:, list(seers), None],
+        -1e30,
+      )
+      as_other = jnp.where(
+        differ & about.counts[:, None, None],
+        sees - their_total[None, None],
+        -1e30,
+      )
+      value += jnp.sum(counted[:, list(seers), None] * jnp.exp(as_anchor))
+      value += jnp.sum(their_counted[None, None] * jnp.exp(as_other))
+    return value
+
+  grads = jax.grad(surrogate)([side.vectors for side in rows])
+  return tuple(Side((g * x).astype(x.dtype)) for x in grads), None, None
+
+
+_compare.defvjp(_compare_forward, _compare_backward)
+
+
+def _own(rows):
+  """[B, 2]: how text i sees image i, and image i text i."""
+  found = own_similarity(*rows), own_similarity(*rows[::-1])
+  return jnp.stack(found, axis=1)
+
+
+def _differ(rows, columns):
+  """[B, C]: are they others, with another picture?"""
+  differ = rows.number[:, None] != columns.number[None]
+  return differ & (rows.picture[:, None] != columns.picture[None])
 
 
 def _blocks(tree):
