@@ -50,8 +50,9 @@ def hbm_bytes(text, trips):
     trips: how often each loop goes round, as the text may not say it.
 
   Returns:
-    {kind of operation: bytes}; of an embedding table that is only looked up
-    the whole counts, so that the sum errs on the high side.
+    {kind of operation: bytes}; of an array that is read in slices these, of an
+    embedding table that is only looked up the whole, so that the sum errs on
+    the high side.
   """
   computations, entry = _split(text)
   total = collections.Counter()
@@ -70,12 +71,34 @@ def hbm_bytes(text, trips):
         continue
       # What follows the operands refers to computations, not to arrays.
       operands = re.findall(r"%([^\s,()]+)", rest.partition("), ")[0])
-      total[kind] += times * (
-        sizes[result] + sum(sizes.get(name, 0) for name in operands)
-      )
+      read = [sizes.get(name, 0) for name in operands]
+      if called := re.search(r"calls=%([^\s,)]+)", rest):
+        parts = _sliced(computations, called[1])
+        read = [min(x, parts.get(i, x)) for i, x in enumerate(read)]
+      total[kind] += times * (sizes[result] + sum(read))
 
   visit(entry, 1)
   return total
+
+
+def _sliced(computations, name):
+  """{number of a parameter: bytes} of those that are read in slices only."""
+  parameters = {}
+  used = collections.defaultdict(list)  # None: the whole
+  for result, types, kind, rest in computations[name]:
+    if kind == "parameter":
+      parameters[result] = int(rest.partition(")")[0])
+    inner = re.search(r"calls=%([^\s,)]+)", rest)
+    inner = _sliced(computations, inner[1]) if inner else {}
+    operands = re.findall(r"%([^\s,()]+)", rest.partition("), ")[0])
+    for i, operand in enumerate(operands):
+      part = sum(_arrays(types)) if kind == "slice" else inner.get(i)
+      used[operand].append(part)
+  return {
+    number: sum(used[name])
+    for name, number in parameters.items()
+    if used[name] and None not in used[name]
+  }
 
 
 def _copied(kind, types):

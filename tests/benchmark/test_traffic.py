@@ -67,3 +67,28 @@ def test_other_memories_are_free(space, counts):
   text = TPU.replace("bf16[100]{0:T(1024)(128)(2,1)}",
                      f"bf16[100]{{0:T(1024)(128)(2,1){space}}}")  # fmt: skip
   assert traffic.hbm_bytes(text, 1)["fusion"] == counts * 2048
+
+
+def test_a_fusion_that_slices_reads_the_slice():
+  text = """
+%inner (q: f32[64,256]) -> f32[8,256] {
+  %q = f32[64,256]{1,0:T(8,128)} parameter(0)
+  ROOT %t = f32[8,256]{1,0:T(8,128)} slice(%q), slice={[8:16], [0:256]}
+}
+
+%fused (p: f32[64,256], r: f32[8,256]) -> f32[8,256] {
+  %p = f32[64,256]{1,0:T(8,128)} parameter(0)
+  %r = f32[8,256]{1,0:T(8,128)} parameter(1)
+  %u = f32[8,256]{1,0:T(8,128)} fusion(%p), kind=kLoop, calls=%inner
+  ROOT %n = f32[8,256]{1,0:T(8,128)} add(%u, %r)
+}
+
+ENTRY %main (a: f32[64,256], b: f32[8,256]) -> f32[8,256] {
+  %a = f32[64,256]{1,0:T(8,128)} parameter(0)
+  %b = f32[8,256]{1,0:T(8,128)} parameter(1)
+  ROOT %f = f32[8,256]{1,0:T(8,128)} fusion(%a, %b), calls=%fused
+}
+"""
+  assert traffic.hbm_bytes(text, 1)["fusion"] == 3 * 4 * 8 * 256
+  whole = text.replace("add(%u, %r)", "add(%u, %r, %p)")
+  assert traffic.hbm_bytes(whole, 1)["fusion"] == (64 + 2 * 8) * 4 * 256
