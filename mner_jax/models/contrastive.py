@@ -11,8 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Columns that are compared at a time: on a TPU, 256 rows of similarities then
-# stay in its VMEM, and of a pod's batch nothing of size B^2 is ever stored.
+# Columns that are compared at a time: of a pod's batch the similarities of all
+# pairs are never stored. Smaller blocks read the columns no less, and compile
+# longer.
 BLOCK = 16384
 
 
