@@ -162,7 +162,7 @@ def _cross_entropy(
 ):  # fmt: skip
   """Mean over rows and sides of log sum exp(all compared) - own."""
   numbers = jnp.arange(len(weight))
-  about = About(numbers, numbers if image_id is None else image_id, weight > 0)
+  about = _About(numbers, numbers if image_id is None else image_id, weight > 0)
   # What an anchor's term counts in the mean, [B, 2].
   shares = jnp.array([[text_share, 1 - text_share]])
   counted = weight[:, None] * shares / jnp.maximum(jnp.sum(weight), 1)
@@ -170,7 +170,7 @@ def _cross_entropy(
   return _compare(how, sides(text, image, num_words), about, counted)
 
 
-class About(NamedTuple):
+class _About(NamedTuple):
   """Of each row its number, its picture, and whether it counts; [B] each."""
 
   number: jnp.ndarray
