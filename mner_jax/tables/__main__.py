@@ -2,9 +2,10 @@
 
   python -m mner_jax.tables ablation --seeds=3 --scale=mini
 
-NAME is one of main, ablation, languages, alignment, text, retrieval; what
-they hold stands in tables/rows.py. `mini` is for CPUs: the synthetic corpus,
-or a stated part of --data. `paper` is the authors' sizes and --data.
+NAME is one of main, ablation, languages, alignment, text, paintings,
+retrieval; what they hold stands in tables/rows.py. `mini` is for CPUs: the
+synthetic corpus, or a stated part of --data. `paper` is the authors' sizes and
+--data.
 
 Finished runs are not repeated, others go on where they stood; a run that
 fails is reported and does not stop the others. Ctrl-C or SIGTERM saves.

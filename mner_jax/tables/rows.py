@@ -67,6 +67,24 @@ def _pairs():
       yield first, second
 
 
+# Beside 2M-NER, at their authors' settings; the budget is the table's.
+_UMT = _NO_ALIGNMENT | {
+  "model.fusion": "umt",
+  "model.vit.enabled": False,
+  "optim.warmup_steps": 0,
+  "optim.warmup_share": 0.1,
+  "optim.weight_decay": 0.01,
+}
+_MAF = {
+  "model.fusion": "maf",
+  "model.vit.enabled": False,
+  "loss.contrastive": "clip",
+  "loss.temperature": 0.179,
+  "loss.text_share": 0.7,
+  "loss.alpha": 0.62,
+}
+
+
 TABLES = {
   "main": Table(
     "2M-NER and what it is compared with",
@@ -76,22 +94,8 @@ TABLES = {
       "BERT + softmax": _TEXT | {"model.decoder": "softmax"},
       "BERT-CRF": _TEXT,
       "BERT-CRF + ViT + ResNet, concatenated": _CONCATENATION,
-      "UMT": _NO_ALIGNMENT
-      | {
-        "model.fusion": "umt",
-        "model.vit.enabled": False,
-        "optim.warmup_steps": 0,
-        "optim.warmup_share": 0.1,
-        "optim.weight_decay": 0.01,
-      },
-      "MAF": {
-        "model.fusion": "maf",
-        "model.vit.enabled": False,
-        "loss.contrastive": "clip",
-        "loss.temperature": 0.179,
-        "loss.text_share": 0.7,
-        "loss.alpha": 0.62,
-      },
+      "UMT": _UMT,
+      "MAF": _MAF,
       "2M-NER": {},
     },
     reference="2M-NER",
@@ -187,6 +191,17 @@ TABLES = {
       "F1 is of the epoch best on dev; best test epoch is selected on test, as"
       " the authors' code does, and no fair score",
     ),
+  ),
+  "paintings": Table(
+    "CP-MNER, real pictures, small models from scratch",
+    configs={"mini": "cp_mner", "paper": "cp_mner"},
+    rows={
+      "BERT-CRF": _TEXT,
+      "UMT": _UMT,
+      "MAF": _MAF,
+      "2M-NER": {},
+    },
+    reference="2M-NER",
   ),
   "retrieval": Table(
     "The contrastive part alone: captions find their pictures",
