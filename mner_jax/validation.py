@@ -5,6 +5,8 @@
 
 import re
 
+from mner_jax.models.contrastive import MIN_TEMPERATURE
+
 CHOICES = {
   "model.text.encoder": ("bert", "bilstm"),
   "model.vit.style": ("clip", "google"),
@@ -32,7 +34,6 @@ ABOVE_ZERO = (
   "train.log_every",
   "data.workers",
   "data.language_temperature",
-  "loss.temperature",
 )
 NOT_NEGATIVE = (
   "model.vit.image_size",
@@ -66,6 +67,11 @@ def problems(config):
   for path in SHARES:
     if not 0 <= get(path) <= 1:
       yield f"{path} is {get(path)}, not in [0, 1]"
+  if config.loss.temperature < MIN_TEMPERATURE:
+    yield (
+      f"loss.temperature must be at least {MIN_TEMPERATURE}, not"
+      f" {config.loss.temperature}"
+    )
   yield from _data(config)
   yield from _model(config)
   yield from _training(config)

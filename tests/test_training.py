@@ -241,6 +241,7 @@ BAD = {
   "orphans": (["--config.data.orphans=error"], "en/train.txt:22: I-LOC"),
   "pictures": (["--config.data.strict=True"], "1 images are missing or bro"),
   "temperature": (["--config.data.language_temperature=0"], "temperature"),
+  "sharp": (["--config.loss.temperature=0.01"], "must be at least 0.015"),
   "no manual folder": (["--config.data.path=mmnerd"], "manual/mmnerd"),
   "columns": (["--config.data.path={columns}"], "train.txt:2"),
 }

@@ -22,6 +22,10 @@ _FREE = {
   "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while",
   "call", "after-all", "partition-id", "replica-id",
 }  # fmt: skip
+_EXCHANGES = {"all-gather", "all-reduce", "reduce-scatter", "all-to-all"}
+_HANDED_ON = re.compile(r"\{(\d*)\}: \((\d+), \{\}")
+# They read of their first operand what they return.
+_SLICES = {"slice", "dynamic-slice"}
 
 
 def _bytes(kind, dims, order, layout):
@@ -72,9 +76,18 @@ def hbm_bytes(text, trips):
       # What follows the operands refers to computations, not to arrays.
       operands = re.findall(r"%([^\s,()]+)", rest.partition("), ")[0])
       read = [sizes.get(name, 0) for name in operands]
+      if kind in _SLICES:
+        read[0] = min(read[0], sizes[result])
       if called := re.search(r"calls=%([^\s,)]+)", rest):
         parts = _sliced(computations, called[1])
         read = [min(x, parts.get(i, x)) for i, x in enumerate(read)]
+        written = _arrays(types)
+        if any(x[2] in _EXCHANGES for x in computations[called[1]]):
+          # A step of an exchange in the background hands on its buffers.
+          for target, source in _HANDED_ON.findall(rest):
+            written[int(target or 0)] = read[int(source)] = 0
+        total[kind] += times * (sum(written) + sum(read))
+        continue
       total[kind] += times * (sizes[result] + sum(read))
 
   visit(entry, 1)
@@ -92,7 +105,9 @@ def _sliced(computations, name):
     inner = _sliced(computations, inner[1]) if inner else {}
     operands = re.findall(r"%([^\s,()]+)", rest.partition("), ")[0])
     for i, operand in enumerate(operands):
-      part = sum(_arrays(types)) if kind == "slice" else inner.get(i)
+      part = inner.get(i)
+      if kind in _SLICES and i == 0:
+        part = sum(_arrays(types))
       used[operand].append(part)
   return {
     number: sum(used[name])

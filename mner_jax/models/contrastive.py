@@ -14,7 +14,12 @@ import jax.numpy as jnp
 # Columns that are compared at a time: of a pod's batch the similarities of all
 # pairs are never stored. Smaller blocks read the columns no less, and compile
 # longer.
-BLOCK = 16384
+BLOCK = 32768
+
+
+# exp(1 / tau) times a row of negatives must be finite in fp32, so that the sums
+# need no maximum first: it would take the similarities through memory again.
+MIN_TEMPERATURE = 0.015
 
 
 class ProjectionHead(nn.Module):
@@ -86,23 +91,26 @@ def similarities(seers, seen):
     seers: Sides of B rows.
     seen: a Side of C rows.
   """
-  cosines = functools.partial(
-    jnp.einsum,
-    precision=jax.lax.Precision.HIGHEST,
-    preferred_element_type=jnp.float32,
-  )
   if seen.mask is None:
     vectors = jnp.stack([side.vectors for side in seers], axis=1)  # [B, M, D]
-    return cosines("imd,jd->imj", vectors, seen.vectors)
+    return _cosines("imd,jd->imj", vectors, seen.vectors)
   found = [
     _late(
-      cosines("iad,jbd->iajb", side.vectors, seen.vectors),
+      _cosines("iad,jbd->iajb", side.vectors, seen.vectors),
       side.mask[:, :, None],
       seen.mask[None, None],
     )  # fmt: skip
     for side in seers
   ]
   return jnp.stack(found, axis=1)
+
+
+# Exact products, sums in fp32; of bf16 that is one pass of a TPU.
+_cosines = functools.partial(
+  jnp.einsum,
+  precision=jax.lax.Precision.HIGHEST,
+  preferred_element_type=jnp.float32,
+)
 
 
 def own_similarity(rows, columns):
@@ -191,12 +199,16 @@ class _How(NamedTuple):
     for n in (0, 1):
       seers = (0, 1) if self.same_side else (1 - n,)
       for block in _blocks(columns[n]):
-        yield seers, [rows[m] for m in seers], block
+        yield list(seers), [rows[m] for m in seers], block
+
+  def exp(self, similarity):
+    """exp(s / tau); no maximum is subtracted, see MIN_TEMPERATURE."""
+    return jnp.exp(similarity / self.temperature)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _compare(how, rows, about, counted):
-  """Sum of counted (total - own); see `_compare_forward`."""
+  """Sum of counted (log total - own); see `_compare_forward`."""
   return _compare_forward(how, rows, about, counted)[0]
 
 
@@ -204,76 +216,87 @@ def _compare_forward(how, rows, about, counted):
   # One gather of each side, here: a concatenation along the batch would move
   # every row to another device.
   columns, seen_about = jax.tree.map(how.replicate, (rows, about))
-  own = _own(rows) / how.temperature  # [B, 2]
-  totals = [[own[:, m]] for m in (0, 1)]
+  own = _own(rows)  # [B, 2]
+  totals = list(how.exp(own).T)
+  terms = []
   trees = [(side, seen_about) for side in columns]
   for seers, looking, (theirs, other) in how.blocks(rows, trees):
-    logits = similarities(looking, theirs) / how.temperature  # [B, M, C]
-    # Finite, so that a block without negatives counts as nothing.
-    negative = _differ(about, other) & other.counts[None]
-    found = jax.nn.logsumexp(
-      jnp.where(negative[:, None], logits, -1e30), axis=2
-    )
+    found = how.exp(similarities(looking, theirs))  # [B, M, C]
+    found = jnp.where(_negative(about, other), found, 0)
+    # Kept for the gradient in the vectors' type: it is most of the memory.
+    terms.append(found.astype(theirs.vectors.dtype))
     for i, m in enumerate(seers):
-      totals[m].append(found[:, i])
-  total = jnp.stack(
-    [jax.nn.logsumexp(jnp.stack(x), axis=0) for x in totals], axis=1
-  )  # [B, 2]
-  loss = jnp.sum(counted * (total - own))
-  return loss, (rows, about, columns, seen_about, total, counted)
+      totals[m] += jnp.sum(terms[-1][:, i], axis=1, dtype=jnp.float32)
+  total = jnp.stack(totals, axis=1)  # [B, 2]
+  loss = jnp.sum(counted * (jnp.log(total) - own / how.temperature))
+  return loss, (rows, about, columns, seen_about, terms, total, counted)
 
 
 def _compare_backward(how, kept, g):
   """The gradient of the rows alone, which is all of it.
 
   Row i is compared twice with row j: as the anchor, and as a term of j's
-  total. Both are computed where row i is, from the totals of all rows, [B, 2];
-  autodiff would compute the second where j is, and send a gradient for every
+  total. With e(i, j) = exp(s(i, j) / tau), T the totals and c `counted`,
+
+      dL = 1/tau sum_ij (c_i / T_i e(i, j) ds(i, j) + c_j / T_j e(j, i) ds(j, i))
+
+  for the pairs that are compared, and c_i (e_i / T_i - 1) / tau for i's own.
+  All is computed where row i is, from the totals of all rows, [B, 2]; autodiff
+  would compute the second term where j is, and send a gradient for every
   column back through the mesh.
-
-  The gradient is that of sum_ij P_ij with P as below and everything but the
-  rows held fixed: d log sum exp(s) = sum_j exp(s_j - log sum exp(s)) ds_j.
-  """
-  rows, about, columns, seen_about, total, counted = kept
+  """  # fmt: skip
+  rows, about, columns, seen_about, terms, total, counted = kept
   all_total, all_counted = map(how.replicate, (total, counted))
-
-  def surrogate(vectors):
-    mine = [
-      side._replace(vectors=x) for side, x in zip(rows, vectors, strict=True)
-    ]
-    own = _own(mine) / how.temperature
-    value = jnp.sum(counted * (jnp.exp(own - total) - own))
-    trees = [
-      (columns[n], seen_about, all_total[:, n], all_counted[:, n])
-      for n in (0, 1)
-    ]
-    for seers, looking, block in how.blocks(mine, trees):
-      theirs, other, their_total, their_counted = block
-      differ = _differ(about, other)[:, None]  # [B, 1, C]
-      seen = similarities(looking, theirs) / how.temperature  # [B, M, C]
-      sees = seen  # of vectors; how the columns see the rows, of tokens
-      if theirs.mask is not None:
-        sees = [similarities([theirs], side)[:, 0].T for side in looking]
-        sees = jnp.stack(sees, axis=1) / how.temperature
-      as_anchor = jnp.where(
-        differ & other.counts[None, None],
-        seen - total[:, list(seers), None],
-        -1e30,
-      )
-      as_other = jnp.where(
-        differ & about.counts[:, None, None],
-        sees - their_total[None, None],
-        -1e30,
-      )
-      value += jnp.sum(counted[:, list(seers), None] * jnp.exp(as_anchor))
-      value += jnp.sum(their_counted[None, None] * jnp.exp(as_other))
-    return value
-
-  grads = jax.grad(surrogate)([side.vectors for side in rows])
-  return tuple(Side((g * x).astype(x.dtype)) for x in grads), None, None
+  own, pull = _pull(_own, rows)
+  (grads,) = pull(counted * (how.exp(own) / total - 1))
+  trees = [
+    (columns[n], seen_about, all_total[:, n, None], all_counted[:, n, None])
+    for n in (0, 1)
+  ]
+  blocks = how.blocks(rows, trees)
+  for found, (seers, looking, block) in zip(terms, blocks, strict=True):
+    theirs, other, *of_others = block
+    their_total, their_counted = (x.T[None] for x in of_others)  # [1, 1, C]
+    as_anchor = found / total[:, seers, None] * counted[:, seers, None]
+    if theirs.mask is None:
+      # e(j, i) is e(i, j), and the derivative of s(i, j) is what i sees.
+      share = as_anchor + found / their_total * their_counted  # [B, M, C]
+      share = share.astype(found.dtype)
+      parts = _cosines("imj,jd->mid", share, theirs.vectors)
+    else:
+      _, pull = _pull(lambda x, theirs=theirs: similarities(x, theirs), looking)
+      (parts,) = pull(as_anchor)
+      sees, pull = _pull(lambda x, theirs=theirs: _seen_by(theirs, x), looking)
+      sees = jnp.where(_negative(about, other), how.exp(sees), 0)
+      (more,) = pull(sees / their_total * their_counted)
+      parts = jax.tree.map(jnp.add, parts, more)
+    for m, part in zip(seers, parts, strict=True):
+      grads[m] += part
+  # A row that does not count is no term of the others either.
+  scale = about.counts * g / how.temperature
+  grads = (jax.vmap(jnp.multiply)(scale, x) for x in grads)
+  pairs = zip(grads, rows, strict=True)
+  return tuple(Side(x.astype(y.vectors.dtype)) for x, y in pairs), None, None
 
 
 _compare.defvjp(_compare_forward, _compare_backward)
+
+
+def _pull(function, rows):
+  """jax.vjp of a function of Sides, with respect to their vectors in fp32."""
+
+  def of_vectors(vectors):
+    return function(
+      [x._replace(vectors=v) for x, v in zip(rows, vectors, strict=True)]
+    )
+
+  return jax.vjp(of_vectors, [x.vectors.astype(jnp.float32) for x in rows])
+
+
+def _seen_by(seer, rows):
+  """[B, M, C]: how column j of `seer` sees row i of each of M Sides."""
+  seen = [similarities([seer], side)[:, 0].T for side in rows]
+  return jnp.stack(seen, axis=1)
 
 
 def _own(rows):
@@ -282,10 +305,11 @@ def _own(rows):
   return jnp.stack(found, axis=1)
 
 
-def _differ(rows, columns):
-  """[B, C]: are they others, with another picture?"""
+def _negative(rows, columns):
+  """[B, 1, C]: columns that count, of others and with another picture."""
   differ = rows.number[:, None] != columns.number[None]
-  return differ & (rows.picture[:, None] != columns.picture[None])
+  differ &= rows.picture[:, None] != columns.picture[None]
+  return (differ & columns.counts[None])[:, None]
 
 
 def _blocks(tree):

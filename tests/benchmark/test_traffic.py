@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mner_jax.benchmark import traffic
+from mner_jax.benchmark import aot, traffic
 
 
 def test_a_product_reads_and_writes_each_array_once():
@@ -92,3 +92,45 @@ ENTRY %main (a: f32[64,256], b: f32[8,256]) -> f32[8,256] {
   assert traffic.hbm_bytes(text, 1)["fusion"] == 3 * 4 * 8 * 256
   whole = text.replace("add(%u, %r)", "add(%u, %r, %p)")
   assert traffic.hbm_bytes(whole, 1)["fusion"] == (64 + 2 * 8) * 4 * 256
+
+
+def test_an_exchange_in_the_background_is_one():
+  """It begins, is taken along by a product, and ends: one gather."""
+  text = """
+%begin (p: bf16[8,256]) -> (bf16[8,256], bf16[64,256]) {
+  %p = bf16[8,256]{1,0} parameter(0)
+  %g = bf16[64,256]{1,0} all-gather(%p), channel_id=4, \
+replica_groups={{0,1,2,3,4,5,6,7}}
+  ROOT %t = (bf16[8,256]{1,0}, bf16[64,256]{1,0}) custom-call(%g), \
+custom_call_target="AsyncCollectiveStart"
+}
+
+%step (p: bf16[8,256], q: bf16[64,256], r: f32[8,256]) -> (f32[8,256], \
+bf16[8,256], bf16[64,256]) {
+  %p = bf16[8,256]{1,0} parameter(0)
+  %q = bf16[64,256]{1,0} parameter(1)
+  %r = f32[8,256]{1,0} parameter(2)
+  %g = bf16[64,256]{1,0} all-gather(%p), channel_id=4, \
+replica_groups={{0,1,2,3,4,5,6,7}}
+  %n = f32[8,256]{1,0} negate(%r)
+  ROOT %t = (f32[8,256]{1,0}, bf16[8,256]{1,0}, bf16[64,256]{1,0}) \
+tuple(%n, %p, %q)
+}
+
+ENTRY %main (a: bf16[8,256], b: f32[8,256]) -> f32[8,256] {
+  %a = bf16[8,256]{1,0} parameter(0)
+  %b = f32[8,256]{1,0} parameter(1)
+  %s = (bf16[8,256]{1,0}, bf16[64,256]{1,0}) fusion(%a), \
+output_to_operand_aliasing={{0}: (0, {})}, calls=%begin
+  %x = bf16[8,256]{1,0} get-tuple-element(%s), index=0
+  %y = bf16[64,256]{1,0} get-tuple-element(%s), index=1
+  %f = (f32[8,256]{1,0}, bf16[8,256]{1,0}, bf16[64,256]{1,0}) \
+fusion(%x, %y, %b), output_to_operand_aliasing={{1}: (0, {}), {2}: (1, {})}, \
+calls=%step
+  ROOT %z = f32[8,256]{1,0} get-tuple-element(%f), index=0
+}
+"""
+  sent = aot.collectives(text)
+  assert [x[:2] for x in sent] == [("all-gather", 7 / 8 * 2 * 64 * 256)]
+  gathered, taken_along = 2 * 64 * 256, 2 * 4 * 8 * 256
+  assert traffic.hbm_bytes(text, 1)["fusion"] == gathered + taken_along

@@ -111,3 +111,20 @@ def test_no_row_counts(kind):
     text, image, jnp.zeros(6), temperature=0.5
   )
   assert value == 0 and not np.any(grad)
+
+
+@pytest.mark.parametrize("kind", ["nt_xent", "clip"])
+@pytest.mark.parametrize("own", [1, -1], ids=["alike", "opposite"])
+def test_the_lowest_temperature(kind, own):
+  """Cosines of 1 and -1 only, where exp(s / tau) is near its limits."""
+  tau = contrastive.MIN_TEMPERATURE
+  text = np.float32([[1], [1], [-1], [1], [-1], [1]])
+  image = own * text
+  value, grads = jax.value_and_grad(contrastive.LOSSES[kind], argnums=(0, 1))(
+    text, image, jnp.ones(6), temperature=tau
+  )
+  want = reference(kind, text, image, np.ones(6), tau, range(6))
+  np.testing.assert_allclose(value, want, rtol=1e-5)
+  assert all(np.isfinite(g).all() for g in grads)
+  # The total of a pod's row, of a million pairs, is finite too.
+  assert np.isfinite(np.exp(np.float32(1 / tau)) * np.float32(2**21))
