@@ -80,6 +80,14 @@ def test_a_mesh_computes_what_one_device_does(tiny, one_device, shape):
       assert pieces[name] == pieces[re.sub(r".*/[mn]u/", "params/", name)]
 
 
+def test_bf16_computes_nearly_the_same(tiny, one_device, change):
+  batch, want_losses, _ = one_device
+  half = change(tiny, dtype="bfloat16")
+  losses, state = run(half, MeshConfig(8, 1, 1), 8, batch)
+  np.testing.assert_allclose(losses, want_losses, rtol=0.02)
+  assert all(x.dtype == np.float32 for x in jax.tree.leaves(state.params))
+
+
 @pytest.mark.parametrize("shape", [(2, 4, 1), (2, 2, 2), (1, 1, 1)])
 def test_a_checkpoint_goes_on_on_another_mesh(
   tiny, one_device, shape, tmp_path

@@ -262,7 +262,9 @@ def _compare_backward(how, kept, g):
       # e(j, i) is e(i, j), and the derivative of s(i, j) is what i sees.
       share = as_anchor + found / their_total * their_counted  # [B, M, C]
       share = share.astype(found.dtype)
-      parts = _cosines("imj,jd->mid", share, theirs.vectors)
+      # The order of the result is one that a CPU, too, has for bf16.
+      parts = _cosines("imj,jd->imd", share, theirs.vectors)
+      parts = jnp.unstack(parts, axis=1)
     else:
       _, pull = _pull(lambda x, theirs=theirs: similarities(x, theirs), looking)
       (parts,) = pull(as_anchor)

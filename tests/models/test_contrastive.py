@@ -128,3 +128,23 @@ def test_the_lowest_temperature(kind, own):
   assert all(np.isfinite(g).all() for g in grads)
   # The total of a pod's row, of a million pairs, is finite too.
   assert np.isfinite(np.exp(np.float32(1 / tau)) * np.float32(2**21))
+
+
+@pytest.mark.parametrize("kind", ["nt_xent", "clip"])
+@pytest.mark.parametrize("words", [False, True], ids=["vectors", "tokens"])
+def test_bf16_is_the_same_loss(kind, words):
+  """Of bf16 vectors, against the same numbers in fp32."""
+  rng = np.random.default_rng(0)
+  shape = (2, 64, 3, 32) if words else (2, 64, 32)
+  vectors = jnp.bfloat16(rng.normal(size=shape))
+  options = {"temperature": 0.1}
+  if words:
+    options["num_words"] = jnp.array(rng.integers(1, 4, size=64))
+  loss = jax.value_and_grad(contrastive.LOSSES[kind], argnums=(0, 1))
+  want, want_grads = loss(*vectors.astype(jnp.float32), jnp.ones(64), **options)
+  got, grads = loss(*vectors, jnp.ones(64), **options)
+  np.testing.assert_allclose(got, want, rtol=3e-3)
+  for g, w in zip(grads, want_grads, strict=True):
+    assert g.dtype == jnp.bfloat16
+    g = np.float32(g)
+    assert np.linalg.norm(g - w) / np.linalg.norm(w) < 0.02
