@@ -5,8 +5,8 @@ ResNet-152, a second CRF for spans, no ViT and no contrastive loss. The same
 model in any other config takes the first three lines below as flags.
 
 Measured: not at this size. On `cp_mner.py` with these lines and the optimiser's
-two, three epochs: F1 37.14 (permuted pictures 37.06), 2026-11-23, seed 19.
-Cost: not measured here; there 221 s of user time on a busy machine of 2 cores.
+two: F1 56.29, mean of three seeds, 2026-11-23, see the README's tables.
+Cost: not measured here; there 642 s a run on one CPU core.
 Command:
   python train.py --config=mner_jax/configs/umt.py
 """
