@@ -1,5 +1,7 @@
 """The contrastive losses against loops over pairs in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,25 +15,36 @@ def vectors(rows=6, width=5, seed=0):
   return rng.normal(size=(2, rows, width)).astype(np.float32)
 
 
-def reference(kind, text, image, weight, tau, image_id):
+def reference(
+  kind, text, image, weight, tau, image_id, text_share=0.5, num_words=None
+):
   """-log softmax of each positive, one loop at a time."""
   sides = [np.asarray(x, np.float64) for x in (text, image)]
-  sides = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in sides]
+  sides = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in sides]
   rows = [i for i in range(len(weight)) if weight[i] > 0]
-  losses = []
+  if num_words is None:
+    sides = [[[x] for x in side] for side in sides]
+  else:
+    sides[0] = [x[:n] for x, n in zip(sides[0], num_words, strict=True)]
+
+  def term(anchor, other):
+    # Late interaction; of two vectors, their cosine.
+    return np.exp(np.mean([max(a @ b for b in other) for a in anchor]) / tau)
+
+  total_loss = 0
   for i in rows:
-    for side in (0, 1):
+    for side, share in ((0, text_share), (1, 1 - text_share)):
       anchor = sides[side][i]
-      positive = np.exp(anchor @ sides[1 - side][i] / tau)
+      positive = term(anchor, sides[1 - side][i])
       total = positive
       for j in rows:
         if j == i or image_id[j] == image_id[i]:
           continue
-        total += np.exp(anchor @ sides[1 - side][j] / tau)
+        total += term(anchor, sides[1 - side][j])
         if kind == "nt_xent":
-          total += np.exp(anchor @ sides[side][j] / tau)
-      losses.append(-np.log(positive / total))
-  return np.mean(losses)
+          total += term(anchor, sides[side][j])
+      total_loss -= share * np.log(positive / total)
+  return total_loss / len(rows)
 
 
 @pytest.mark.parametrize("kind", ["nt_xent", "clip"])
@@ -56,6 +69,35 @@ def test_equals_reference(kind, weight, image_id):
   )
   want = reference(kind, text, image, weight, 0.3, image_id)
   np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["nt_xent", "clip"])
+@pytest.mark.parametrize("words", [False, True], ids=["vectors", "tokens"])
+def test_gradient_is_that_of_the_reference(kind, words):
+  """Central differences in float64; the gradient is written by hand."""
+  weight = np.float32([0, 1, 1, 1, 1, 1])
+  ids = np.array([0, 0, 1, 1, 2, 3])
+  inputs = vectors()
+  how = {"text_share": 0.3}
+  if words:
+    inputs = np.random.default_rng(1).normal(size=(2, 6, 3, 4))
+    inputs = inputs.astype(np.float32)
+    how["num_words"] = np.array([1, 2, 3, 3, 1, 2])
+  loss = functools.partial(
+    contrastive.LOSSES[kind], temperature=0.2, image_id=ids, **how
+  )
+  value, grads = jax.value_and_grad(loss, argnums=(0, 1))(*inputs, weight)
+
+  def exact(change):
+    moved = inputs + change.reshape(inputs.shape)
+    return reference(kind, *moved, weight, 0.2, ids, **how)
+
+  steps = 1e-5 * np.eye(inputs.size)
+  want = np.array([exact(h) - exact(-h) for h in steps]) / 2e-5
+  np.testing.assert_allclose(value, exact(0 * steps[0]), rtol=1e-5)
+  np.testing.assert_allclose(
+    np.stack(grads), want.reshape(inputs.shape), rtol=1e-4, atol=1e-5
+  )
 
 
 @pytest.mark.parametrize("kind", ["nt_xent", "clip"])
