@@ -71,6 +71,14 @@ def _first_line(error):
     return text.splitlines()[0]
   if isinstance(error, FileNotFoundError | IsADirectoryError):
     return f"{error.filename}: {error.strerror}"
+  # ml_collections' word for a setting that is none: a KeyError, as a rule in
+  # an AttributeError, whose text is the quoted name and at times a guess.
+  wrapped = isinstance(error, AttributeError) and error.args
+  inner = error.args[0] if wrapped else error
+  name = inner.args[0] if isinstance(inner, KeyError) and inner.args else ""
+  if found := re.match(r"'(.+)'(?:\nDid you mean \"(.+?)\")?", str(name)):
+    guess = f"; did you mean {found[2]!r}?" if found[2] else ""
+    return f"--config: there is no setting {found[1]!r}{guess}"
   return f"{type(error).__name__}: {text.splitlines()[0]}"
 
 

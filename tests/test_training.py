@@ -222,7 +222,10 @@ BAD = {
   "missing data folder": (["--config.data.path=/nowhere"], "/nowhere"),
   "missing image folder": (["--config.data.images=pictures"], "pictures"),
   "unknown tag": (["--config.data.labels=('PER',)"], "en/train.txt:5"),
-  "unknown field": (["--config.model.deepth=3"], "deepth"),
+  "unknown field": (
+    ["--config.model.text.layers=3"],
+    "no setting 'layers'; did you mean 'num_layers'?",
+  ),
   "wrong type": (["--config.train.epochs=many"], "many"),
   "unknown flag": (["--wrkdir=x"], "wrkdir"),
   "stray argument": (["resume"], "resume"),
