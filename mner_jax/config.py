@@ -8,6 +8,7 @@ and validated. The defaults are those of the paper's authors.
 
 import dataclasses
 import json
+import math
 import typing
 
 import ml_collections
@@ -270,6 +271,8 @@ def _convert(kind, value, path):
     raise UserError(
       f"config: {path[:-1]} must be {kind.__name__}, not {value!r}"
     )
+  if kind is float and not math.isfinite(value):
+    raise UserError(f"config: {path[:-1]} must be finite, not {value!r}")
   return value
 
 
@@ -293,6 +296,11 @@ def from_config_dict(config_dict):
   """The typed, validated `Config` of a ConfigDict or a dict."""
   if isinstance(config_dict, ml_collections.ConfigDict):
     config_dict = config_dict.to_dict()
+  if not isinstance(config_dict, dict):
+    raise UserError(
+      f"config: {config_dict!r} is no config; get_config() returns a"
+      " ConfigDict, see mner_jax/configs"
+    )
   config = _convert(Config, config_dict, "")
   validate(config)
   return config

@@ -34,6 +34,7 @@ ABOVE_ZERO = (
   "train.log_every",
   "data.workers",
   "data.language_temperature",
+  "optim.learning_rate",
 )
 NOT_NEGATIVE = (
   "model.vit.image_size",
@@ -42,8 +43,16 @@ NOT_NEGATIVE = (
   "train.checkpoint_every",
   "train.skip_nonfinite",
   "optim.warmup_steps",
+  "optim.weight_decay",
 )
-SHARES = ("loss.alpha", "loss.text_share", "optim.warmup_share")
+SHARES = (
+  "loss.alpha",
+  "loss.text_share",
+  "optim.warmup_share",
+  "model.dropout",
+  "model.text.dropout",
+  "model.text.attention_dropout",
+)
 
 
 def problems(config):
@@ -67,6 +76,8 @@ def problems(config):
   for path in SHARES:
     if not 0 <= get(path) <= 1:
       yield f"{path} is {get(path)}, not in [0, 1]"
+  if not 0 <= config.seed < 2**32:
+    yield f"seed must be in [0, 2^32), not {config.seed}"  # a key has no more
   if config.loss.temperature < MIN_TEMPERATURE:
     yield (
       f"loss.temperature must be at least {MIN_TEMPERATURE}, not"

@@ -231,6 +231,11 @@ BAD = {
   "stray argument": (["resume"], "resume"),
   "missing config": (["--config=nothing.py"], "nothing.py"),
   "broken config": (["--config={broken}"], "SyntaxError"),
+  "not a config": (["--config={number}"], "3 is no config"),
+  "not finite": (["--config.optim.weight_decay=nan"], "weight_decay"),
+  "learning rate": (["--config.optim.learning_rate=0"], "learning_rate"),
+  "dropout": (["--config.model.text.dropout=1.5"], "not in [0, 1]"),
+  "seed": (["--config.seed=-3"], "seed must be"),
   "bad value": (["--config.loss.contrastive=simclr"], "simclr"),
   "language without data": (["--config.data.languages=('en','fr')"], "fr"),
   "mesh": (["--config.mesh.tensor=3"], "mesh"),
@@ -253,11 +258,13 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_exit_code_2(corpus, case, tmp_path):
   (tmp_path / "broken.py").write_text("def get_config(:\n")
+  (tmp_path / "number.py").write_text("def get_config(): return 3\n")
   columns = tmp_path / "columns"
   write_corpus(columns)
   (columns / "en" / "train.txt").write_text("Anna\tB-PER\nsings\tO\tO\n")
   arguments, expected = BAD[case]
-  places = {"broken": tmp_path / "broken.py", "columns": columns}
+  places = {"columns": columns}
+  places |= {name: tmp_path / f"{name}.py" for name in ("broken", "number")}
   arguments = [a.format(**places) for a in arguments]
   result = command(
     "train.py", f"--config={corpus}", f"--workdir={tmp_path}/run", *arguments
