@@ -9,7 +9,12 @@ Fields of the run's config may be changed for it: --config.data.path=DIR2,
 from absl import flags
 
 from mner_jax import evaluation, report
-from mner_jax.config import UserError, from_config_dict
+from mner_jax.config import (
+  UserError,
+  differences,
+  from_config_dict,
+  read_workdir,
+)
 from mner_jax.launch import launch
 
 _WORKDIR = flags.DEFINE_string(
@@ -44,6 +49,9 @@ def main():
       " own picture; give one of them"
     )
   config = from_config_dict(config)
+  for line in differences(read_workdir(_WORKDIR.value), config):
+    if line.startswith("model."):
+      raise UserError(f"config: {line}: the model is the one that was trained")
   evaluated = evaluation.evaluate(
     config,
     _WORKDIR.value,

@@ -17,7 +17,7 @@ import seqeval.metrics
 import seqeval.scheme
 from etils import epath
 
-from mner_jax import checkpoint, files, sharding
+from mner_jax import checkpoint, files, progress, sharding
 from mner_jax.data import batches, builders, schemes, wordpiece
 from mner_jax.data.synthetic import corpus
 from mner_jax.models import crf
@@ -286,9 +286,8 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
 
 def _best_test_epoch(workdir):
   """{"f1", "step"} of the evaluation best on TEST, where test was scored."""
-  path = workdir / "metrics.jsonl"
-  lines = path.read_text().splitlines() if path.exists() else []
-  scored = [m for m in map(json.loads, lines) if "test_f1" in m]
+  lines = progress.read(workdir / "metrics.jsonl")
+  scored = [values for values in lines if "test_f1" in values]
   if not scored:
     return None
   best = max(scored, key=lambda m: m["test_f1"])

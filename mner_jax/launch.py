@@ -1,7 +1,9 @@
 """How every command starts: its flags, and one line for bad input."""
 
 import dataclasses
+import os
 import re
+import signal
 import sys
 
 import ml_collections
@@ -40,8 +42,18 @@ def launch(main, *, config_from_workdir=False, arguments=False):
       logging.set_verbosity(logging.FATAL)
     try:
       main(*argv[1:])
+      sys.stdout.flush()
     except UserError as error:
       _exit(str(error))
+    except BrokenPipeError:  # as of `| head`
+      # Else Python flushes at the end, and says so again.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      sys.exit(1)
+    except KeyboardInterrupt:
+      # The shell must see the signal, to end a script's loop too.
+      print("interrupted", file=sys.stderr, flush=True)
+      signal.signal(signal.SIGINT, signal.SIG_DFL)
+      os.kill(os.getpid(), signal.SIGINT)
 
   app.run(run, flags_parser=parse)
 

@@ -30,6 +30,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import os
 import sys
 
 import jax
@@ -262,6 +263,25 @@ def _predict_file(tagger, path):
   print(", ".join(said) or "no sentence", file=sys.stderr)
 
 
+def _target(path):
+  """The file that a link names: it is written anew, not the link."""
+  return epath.Path(path if "://" in path else os.path.realpath(path))
+
+
+def _check_output(path):
+  if path == "-":
+    return
+  # A device such as /dev/null would become a file.
+  if not path or (os.path.exists(path) and not os.path.isfile(path)):
+    raise UserError(
+      f"--output: {path or repr(path)} is no file to write; - is standard"
+      " output"
+    )
+  source = flags.FLAGS.input
+  if source not in (None, "-") and _target(source) == _target(path):
+    raise UserError(f"--output: {path} is the --input; name another file")
+
+
 @contextlib.contextmanager
 def _output():
   """A function that writes a prediction; a file is there once all are."""
@@ -274,7 +294,7 @@ def _output():
 
     yield write
     return
-  path = epath.Path(path)
+  path = _target(path)
   temporary = path.with_name(path.name + ".tmp")
   try:
     with temporary.open("w") as file:
@@ -316,6 +336,7 @@ def main():
     raise UserError("--image is the picture of --text; of --input: --images")
   if flags.FLAGS.text is not None and not words.split(flags.FLAGS.text):
     raise UserError("--text: no word in it")
+  _check_output(flags.FLAGS.output)
   tagger = Tagger.load(flags.FLAGS.workdir)
   if flags.FLAGS.input is not None:
     _predict_file(tagger, flags.FLAGS.input)

@@ -191,6 +191,11 @@ class Log:
         file.close()
 
 
+def read(path):
+  """The values of a log's whole lines, in order; [] where there is no log."""
+  return [values for values, _ in _kept(path, math.inf, scored=True)]
+
+
 def _kept(path, last_step, scored):
   """[(values, text)] of a log's whole lines up to `last_step`.
 
@@ -199,11 +204,12 @@ def _kept(path, last_step, scored):
   if not path.exists():
     return []
   kept = []
-  lines = path.read_text().splitlines(keepends=True)
+  lines = path.read_bytes().splitlines(keepends=True)
   for number, text in enumerate(lines, 1):
-    if not text.endswith("\n"):
+    if not text.endswith(b"\n"):
       break  # the run was killed while it wrote this
     try:
+      text = text.decode()
       line = json.loads(text)
       after = line["step"] > last_step
     except (ValueError, KeyError, TypeError):

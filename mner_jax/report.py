@@ -20,7 +20,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from mner_jax import errors, evaluation, files, statistics
+from mner_jax import errors, evaluation, files, progress, statistics
 from mner_jax.data import batches, wordpiece
 
 # What a report holds at most; a page of 20 MB still opens on a phone.
@@ -68,10 +68,8 @@ def _score_groups(scores, sentences, predicted):
 
 def _curves(workdir):
   """{metric: [[step, value], ...]} of metrics.jsonl, losses thinned."""
-  path = epath.Path(workdir) / "metrics.jsonl"
   curves = collections.defaultdict(list)
-  for line in path.read_text().splitlines() if path.exists() else ():
-    values = json.loads(line)
+  for values in progress.read(epath.Path(workdir) / "metrics.jsonl"):
     for name in values.keys() - {"step", "grad_norm", "skipped", "loss"}:
       if math.isfinite(values[name]):
         curves[name].append((values["step"], values[name]))

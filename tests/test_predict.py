@@ -186,6 +186,7 @@ BAD = {
   "wrong type": ({"input": "{file}"}, '{"text": 3}', "'text' must be a string"),
   "empty token": ({"input": "{file}"}, '{"tokens": [""]}', "not empty"),
   "no output": ({"text": "a", "output": "/no/where"}, "", "cannot be written"),
+  "output device": ({"text": "a", "output": "/dev/null"}, "", "is no file"),
 }  # fmt: skip
 
 
@@ -231,3 +232,15 @@ def test_pipes(workdir):
     ["Anna", "visits", "Town1", "."], [], ["Bob"]
   ]  # fmt: skip
   assert result.stderr == "3 sentences, 1 without a word\n"
+
+
+def test_the_input_is_not_written_over(workdir, tmp_path):
+  path = tmp_path / "in.jsonl"
+  path.write_text('{"text": "Anna sings"}\n')
+  link = tmp_path / "link.jsonl"
+  link.symlink_to(path)
+  fields = {"workdir": str(workdir), "input": str(path), "output": str(link)}
+  with flagsaver.flagsaver(**fields):
+    with pytest.raises(UserError, match="is the --input"):
+      predict.main()
+  assert path.read_text() == '{"text": "Anna sings"}\n'

@@ -236,6 +236,7 @@ BAD = {
   "learning rate": (["--config.optim.learning_rate=0"], "learning_rate"),
   "dropout": (["--config.model.text.dropout=1.5"], "not in [0, 1]"),
   "seed": (["--config.seed=-3"], "seed must be"),
+  "no files": (["--config.data.path={empty}"], "no train.txt for 'en'"),
   "bad value": (["--config.loss.contrastive=simclr"], "simclr"),
   "language without data": (["--config.data.languages=('en','fr')"], "fr"),
   "mesh": (["--config.mesh.tensor=3"], "mesh"),
@@ -263,7 +264,8 @@ def test_bad_input_is_one_line_and_exit_code_2(corpus, case, tmp_path):
   write_corpus(columns)
   (columns / "en" / "train.txt").write_text("Anna\tB-PER\nsings\tO\tO\n")
   arguments, expected = BAD[case]
-  places = {"columns": columns}
+  (tmp_path / "empty" / "images").mkdir(parents=True)
+  places = {"columns": columns, "empty": tmp_path / "empty"}
   places |= {name: tmp_path / f"{name}.py" for name in ("broken", "number")}
   arguments = [a.format(**places) for a in arguments]
   result = command(
@@ -338,6 +340,20 @@ def test_a_type_that_only_the_evaluated_file_has_is_missed(run, tmp_path):
   scores = json.loads((workdir / "test_metrics.json").read_text())
   assert scores["per_type"]["MISC"]["recall"] == 0
   assert scores["per_type"]["MISC"]["support"] == 8
+
+
+def test_eval_of_a_cut_log_or_another_model(run, tmp_path):
+  workdir = tmp_path / "run"
+  shutil.copytree(run[0], workdir)
+  log = workdir / "metrics.jsonl"
+  log.write_bytes(log.read_bytes()[:-9])  # as a kill leaves it
+  result = command("eval.py", f"--workdir={workdir}")
+  assert result.returncode == 0, result.stderr
+  result = command(
+    "eval.py", f"--workdir={workdir}", "--config.model.fusion_heads=2"
+  )
+  assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+  assert "model.fusion_heads: 4 -> 2" in result.stderr
 
 
 def test_eval_of_no_run_is_one_line(tmp_path):
