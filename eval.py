@@ -8,14 +8,15 @@ Fields of the run's config may be changed for it: --config.data.path=DIR2,
 
 from absl import flags
 
-from mner_jax import evaluation, report
+from mner_jax.cli import launch
 from mner_jax.config import (
   UserError,
   differences,
   from_config_dict,
   read_workdir,
 )
-from mner_jax.launch import launch
+from mner_jax.evaluation import evaluate as evaluation
+from mner_jax.evaluation import report
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of a train.py run.", required=True

@@ -13,9 +13,11 @@ from absl import flags
 from ml_collections import config_flags
 
 import mner_jax
-from mner_jax import evaluation, stopping, training
+from mner_jax.cli import launch
 from mner_jax.config import UserError, from_config_dict
-from mner_jax.launch import launch
+from mner_jax.evaluation import evaluate as evaluation
+from mner_jax.training import loop as training
+from mner_jax.training import stopping
 
 _CONFIGS = pathlib.Path(mner_jax.__file__).parent / "configs"
 
@@ -53,7 +55,7 @@ def _join_processes():
     raise UserError(
       "--coordinator, --num_processes and --process_id go together"
     )
-  # It would take SIGTERM from the run, see mner_jax/stopping.py.
+  # It would take SIGTERM from the run, see mner_jax/training/stopping.py.
   jax.config.update("jax_enable_preemption_service", False)
   try:
     jax.distributed.initialize(*given)

@@ -19,8 +19,8 @@ from orbax.checkpoint import v1 as ocp
 
 from mner_jax import config as config_lib
 from mner_jax import files, integrity
+from mner_jax.cli import launch
 from mner_jax.config import UserError
-from mner_jax.launch import launch
 
 _KEPT = 2  # latest ones: should one be damaged, the other is there
 _NONE, _FAILED = -1, -2  # in the place of a step, between processes

@@ -33,11 +33,12 @@ from flax import traverse_util
 from safetensors import numpy as safetensors
 
 import mner_jax
-from mner_jax import checkpoint, evaluation, files, sharding
+from mner_jax import checkpoint, files, sharding
 from mner_jax import config as config_lib
+from mner_jax.cli import launch
 from mner_jax.config import MeshConfig, UserError
 from mner_jax.data import batches, images
-from mner_jax.launch import launch
+from mner_jax.evaluation import evaluate as evaluation
 from mner_jax.models import crf
 from mner_jax.models.mner import MultimodalNER
 

@@ -38,8 +38,9 @@ from absl import flags
 from etils import epath
 from seqeval.metrics.sequence_labeling import get_entities
 
-from mner_jax import checkpoint, evaluation, sharding
+from mner_jax import checkpoint, sharding
 from mner_jax import config as config_lib
+from mner_jax.cli import launch
 from mner_jax.config import MeshConfig, UserError
 from mner_jax.data import (
   batches,
@@ -51,7 +52,7 @@ from mner_jax.data import (
   words,
 )
 from mner_jax.data.images import BrokenImageError
-from mner_jax.launch import launch
+from mner_jax.evaluation import evaluate as evaluation
 
 _CHUNK = 1024  # sentences in memory
 

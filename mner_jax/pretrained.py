@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from mner_jax import hub
 from mner_jax.config import UserError, check_patches, validate
+from mner_jax.data import hub
 
 # (regex of a published module, our module, kind), by family. The kinds:
 #   dense      weight [out, in] -> kernel [in, out]; bias

@@ -57,8 +57,9 @@ def trained(tmp_path_factory):
   Of a short run of train.py's loop; what it needs is imported here, since the
   tests of data/ do without it.
   """
-  from mner_jax import evaluation, training
-  from tests.test_training import TINY, write_corpus
+  from mner_jax.evaluation import evaluate as evaluation
+  from mner_jax.training import loop as training
+  from tests.training.test_loop import TINY, write_corpus
 
   @functools.cache
   def train(kind):

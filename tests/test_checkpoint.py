@@ -16,8 +16,8 @@ import pytest
 
 from mner_jax import checkpoint, files
 from mner_jax.config import UserError
-from mner_jax.stepping import TrainState
-from tests.test_training import ROOT, environment
+from mner_jax.training.step import TrainState
+from tests.training.test_loop import ROOT, environment
 
 TRIES = int(os.environ.get("MNER_DAMAGE_TRIES", "1"))
 SCORES = {1: 0.9, 2: 0.5, 3: 0.7}  # 1 is the best, 3 the latest

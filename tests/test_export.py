@@ -10,7 +10,7 @@ import pytest
 from mner_jax import export as export_lib
 from mner_jax import predict
 from mner_jax.config import UserError
-from tests.test_training import environment
+from tests.training.test_loop import environment
 
 # As tag.py is started, but that mner_jax cannot be imported.
 ALONE = """

@@ -16,7 +16,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from mner_jax import predict
 from mner_jax.config import UserError
 from mner_jax.data import words
-from tests.test_training import ROOT, environment
+from tests.training.test_loop import ROOT, environment
 
 predict.define_flags()
 

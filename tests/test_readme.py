@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.test_training import ROOT, environment
+from tests.training.test_loop import ROOT, environment
 
 README = (ROOT / "README.md").read_text()
 # Indented lines that call python, as a reader copies them.

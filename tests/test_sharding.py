@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from mner_jax import checkpoint, pretrained, sharding, stepping
+from mner_jax import checkpoint, pretrained, sharding
 from mner_jax import config as config_lib
 from mner_jax.benchmark import aot
 from mner_jax.config import MeshConfig, UserError
+from mner_jax.training import step as stepping
 
 STEPS = 2
 # A softmax does not see what all its keys share; over one key it is 1.

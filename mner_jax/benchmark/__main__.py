@@ -36,8 +36,8 @@ from ml_collections import config_flags
 
 import mner_jax
 from mner_jax.benchmark import aot, checkpoint, crf, evaluation, input, train
+from mner_jax.cli import launch
 from mner_jax.config import UserError, from_config_dict
-from mner_jax.launch import launch
 from mner_jax.pretrained import resolve
 
 _CONFIGS = pathlib.Path(mner_jax.__file__).parent / "configs"

@@ -13,10 +13,11 @@ import time
 import jax
 from jax.experimental import topologies
 
-from mner_jax import sharding, stepping
+from mner_jax import sharding
 from mner_jax.benchmark import traffic
 from mner_jax.config import UserError
 from mner_jax.data import batches
+from mner_jax.training import step as stepping
 
 # Of one chip: bf16 FLOP/s, HBM bytes/s, HBM bytes, link bytes/s (public
 # figures of Cloud TPU's documentation).

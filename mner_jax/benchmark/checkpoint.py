@@ -5,8 +5,9 @@ import tempfile
 
 import jax
 
-from mner_jax import checkpoint, integrity, sharding, stepping
+from mner_jax import checkpoint, integrity, sharding
 from mner_jax.benchmark import timing
+from mner_jax.training import step as stepping
 
 
 def run(config, *, repeats):

@@ -8,9 +8,10 @@ import dataclasses
 
 import jax
 
-from mner_jax import evaluation, sharding
+from mner_jax import sharding
 from mner_jax.benchmark import timing
 from mner_jax.data import batches, builders, wordpiece
+from mner_jax.evaluation import evaluate as evaluation
 from mner_jax.models.mner import MultimodalNER
 
 _DATA = {"path": "synthetic", "languages": ("de", "en", "es", "fr")}

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mner_jax import sharding, stepping
+from mner_jax import sharding
 from mner_jax.benchmark import timing
 from mner_jax.config import UserError
 from mner_jax.data import batches
+from mner_jax.training import step as stepping
 
 
 def random_batch(config, size, length, seed=0):

@@ -15,9 +15,9 @@ import statistics
 from absl import flags
 from etils import epath
 
+from mner_jax.cli import launch
 from mner_jax.config import UserError
 from mner_jax.data import folders, formats, images, schemes, wordpiece
-from mner_jax.launch import launch
 
 _SUFFIX = re.compile(r"\.(jpe?g|png|gif|webp|bmp)$", re.IGNORECASE)
 

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from mner_jax.config import Config
-from mner_jax.models import contrastive, crf, maf, umt
+from mner_jax.models import contrastive, crf
+from mner_jax.models.baselines import maf, umt
+from mner_jax.models.baselines.bilstm import BiLSTM
 from mner_jax.models.bert import Bert
-from mner_jax.models.bilstm import BiLSTM
 from mner_jax.models.contrastive import ProjectionHead
 from mner_jax.models.fusion import Collaboration, Concatenation
 from mner_jax.models.resnet import ResNet

@@ -17,8 +17,8 @@ import sys
 from absl import flags
 from etils import epath
 
+from mner_jax.cli import launch
 from mner_jax.config import UserError
-from mner_jax.launch import launch
 from mner_jax.tables import figure, output, prepare, runs
 from mner_jax.tables.rows import TABLES
 

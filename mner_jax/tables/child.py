@@ -18,9 +18,13 @@ import time
 import jax
 from etils import epath
 
-from mner_jax import evaluation, files, retrieval, stopping, training
+from mner_jax import files
+from mner_jax.cli import launch
 from mner_jax.config import from_config_dict
-from mner_jax.launch import launch
+from mner_jax.evaluation import evaluate as evaluation
+from mner_jax.evaluation import retrieval
+from mner_jax.training import loop as training
+from mner_jax.training import stopping
 
 
 def _commit():

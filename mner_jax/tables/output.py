@@ -5,7 +5,9 @@ import json
 
 import numpy as np
 
-from mner_jax import files, retrieval, statistics
+from mner_jax import files
+from mner_jax.evaluation import retrieval
+from mner_jax.evaluation import significance as statistics
 
 
 def collect(table, runs, failures):

@@ -24,7 +24,7 @@ from mner_jax import config as config_lib
 from mner_jax import files
 from mner_jax.config import UserError
 from mner_jax.data import builders, dataset, folders
-from mner_jax.stopping import EXIT_STOPPED
+from mner_jax.training.stopping import EXIT_STOPPED
 
 # What a resumed run may change but a number depends on.
 _COUNTED = {"dtype"}

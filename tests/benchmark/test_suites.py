@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.test_training import ROOT, environment
+from tests.training.test_loop import ROOT, environment
 
 TOY = (
   "--config=mner_jax/configs/synthetic_text.py",

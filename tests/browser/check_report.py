@@ -20,7 +20,7 @@ import tempfile
 
 from playwright.sync_api import expect, sync_playwright
 
-from mner_jax import report
+from mner_jax.evaluation import report
 
 SCREENS = {
   "desktop": ({"width": 1280, "height": 900}, "light"),

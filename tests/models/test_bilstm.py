@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mner_jax.config import TextConfig
-from mner_jax.models.bilstm import BiLSTM
+from mner_jax.models.baselines.bilstm import BiLSTM
 
 SIZES = TextConfig(
   encoder="bilstm", vocab_size=30, hidden_size=8, num_layers=2, dropout=0.0

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mner_jax.models import maf
+from mner_jax.models.baselines import maf
 
 partners = jax.jit(maf.partners)
 

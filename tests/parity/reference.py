@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from mner_jax import hub, pretrained
+from mner_jax import pretrained
+from mner_jax.data import hub
 from mner_jax.models.resnet import IMAGENET_STATISTICS
 from mner_jax.models.vit import PIXEL_STATISTICS
 

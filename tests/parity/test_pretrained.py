@@ -16,8 +16,9 @@ transformers = pytest.importorskip(
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from mner_jax import config as config_lib  # noqa: E402
-from mner_jax import hub, pretrained  # noqa: E402
+from mner_jax import pretrained  # noqa: E402
 from mner_jax.config import UserError  # noqa: E402
+from mner_jax.data import hub  # noqa: E402
 from mner_jax.models.bert import Bert  # noqa: E402
 from mner_jax.models.resnet import (  # noqa: E402
   IMAGENET_STATISTICS,

@@ -12,8 +12,8 @@ pytest.importorskip("torchcrf", reason="needs the extra [parity]")
 
 from flax import traverse_util  # noqa: E402
 
-from mner_jax import stepping  # noqa: E402
 from mner_jax.models.mner import MultimodalNER, losses  # noqa: E402
+from mner_jax.training import step as stepping  # noqa: E402
 from tests.parity import reference  # noqa: E402
 
 # Gradients that are zero by mathematics. A key's bias moves all of a query's

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from mner_jax import finite, stepping
 from mner_jax.config import UserError
+from mner_jax.training import finite
+from mner_jax.training import step as stepping
 
 GOOD = {"loss": 2.0, "crf": 1.0, "contrastive_vit": 1.0, "grad_norm": 1.0,
         "finite": {"text": True, "vit": True}}  # fmt: skip

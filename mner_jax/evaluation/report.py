@@ -20,8 +20,12 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from mner_jax import errors, evaluation, files, progress, statistics
+from mner_jax import files
 from mner_jax.data import batches, wordpiece
+from mner_jax.evaluation import errors
+from mner_jax.evaluation import evaluate as evaluation
+from mner_jax.evaluation import significance as statistics
+from mner_jax.training import log as progress
 
 # What a report holds at most; a page of 20 MB still opens on a phone.
 MAX_SENTENCES = 1000
@@ -296,9 +300,9 @@ def render(data):
   The policy in its head allows its own script and style, by their hashes, and
   pictures that are in the file: nothing else runs or is loaded.
   """
-  page = (importlib.resources.files("mner_jax") / "report.html").read_text(
-    encoding="utf-8"
-  )
+  page = (
+    importlib.resources.files("mner_jax.evaluation") / "report.html"
+  ).read_text(encoding="utf-8")
 
   def allowed(element):
     (text,) = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)

@@ -16,8 +16,14 @@ import numpy as np
 import pytest
 
 from mner_jax import checkpoint, files
-from mner_jax.stopping import EXIT_STOPPED
-from tests.test_training import ROOT, TINY, arrays, environment, write_corpus
+from mner_jax.training.stopping import EXIT_STOPPED
+from tests.training.test_loop import (
+  ROOT,
+  TINY,
+  arrays,
+  environment,
+  write_corpus,
+)
 
 KILLS = int(os.environ.get("MNER_KILLS", "5"))
 TOTAL = 60 * max(1, KILLS // 5)  # steps, five an epoch
@@ -136,11 +142,11 @@ def test_killed_at_random_moments(start, undisturbed, tmp_path, capsys):
 
 # What calls which function when the signal comes: {moment: (module, name, call)}
 MOMENTS = {
-  "compiling": ("mner_jax.stepping", "losses", 1),
+  "compiling": ("mner_jax.training.step", "losses", 1),
   "stepping": ("mner_jax.sharding", "put_batch", 3),
-  "evaluating": ("mner_jax.evaluation.Evaluator", "emissions", 1),
+  "evaluating": ("mner_jax.evaluation.evaluate.Evaluator", "emissions", 1),
   "saving": ("mner_jax.integrity", "write_manifest", 2),
-  "scoring test": ("mner_jax.evaluation", "evaluate", 1),
+  "scoring test": ("mner_jax.evaluation.evaluate", "evaluate", 1),
 }
 SIGNALLED = """
 import os, pkgutil, signal

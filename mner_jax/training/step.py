@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from mner_jax import finite, sharding
+from mner_jax import sharding
 from mner_jax.data import batches
 from mner_jax.models.mner import MultimodalNER, losses
+from mner_jax.training import finite
 
 
 class TrainState(NamedTuple):

@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mner_jax import errors, evaluation, report, sharding
+from mner_jax import sharding
 from mner_jax.data import batches, dataset, formats, wordpiece
+from mner_jax.evaluation import errors, report
+from mner_jax.evaluation import evaluate as evaluation
 from mner_jax.models.mner import MultimodalNER
 
 HOSTILE = (

@@ -12,19 +12,13 @@ import sys
 import jax
 from etils import epath
 
-from mner_jax import (
-  checkpoint,
-  evaluation,
-  files,
-  hub,
-  pretrained,
-  sharding,
-  stepping,
-  stopping,
-)
+from mner_jax import checkpoint, files, pretrained, sharding
 from mner_jax.config import UserError
-from mner_jax.data import batches, builders, dataset, wordpiece
-from mner_jax.progress import Log
+from mner_jax.data import batches, builders, dataset, hub, wordpiece
+from mner_jax.evaluation import evaluate as evaluation
+from mner_jax.training import step as stepping
+from mner_jax.training import stopping
+from mner_jax.training.log import Log
 
 
 def prepare(config, workdir):

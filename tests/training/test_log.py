@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mner_jax import progress
 from mner_jax.config import UserError
+from mner_jax.training import log as progress
 
 
 def test_lines_are_kept_up_to_the_state(tmp_path):

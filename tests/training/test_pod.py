@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.test_sharding import NO_GRADIENT
-from tests.test_training import (
+from tests.training.test_loop import (
   ROOT,
   TINY,
   environment,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mner_jax import retrieval
+from mner_jax.evaluation import retrieval
 from mner_jax.models import contrastive
 
 

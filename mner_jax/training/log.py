@@ -13,9 +13,10 @@ import time
 import jax
 import tqdm
 
-from mner_jax import files, finite
+from mner_jax import files
 from mner_jax.config import UserError
 from mner_jax.data import dataset
+from mner_jax.training import finite
 
 _PLAIN_SECONDS = 10  # between lines where there is no terminal
 

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from mner_jax import evaluation, sharding
+from mner_jax import sharding
 from mner_jax.data import batches, dataset, formats, wordpiece
+from mner_jax.evaluation import evaluate as evaluation
 from mner_jax.models.mner import MultimodalNER
 
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from mner_jax.stopping import EXIT_STOPPED
-from tests.test_training import ROOT, TINY, environment, write_corpus
+from mner_jax.training.stopping import EXIT_STOPPED
+from tests.training.test_loop import ROOT, TINY, environment, write_corpus
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from mner_jax.stopping import EXIT_STOPPED
 from mner_jax.tables import output
-from tests.test_training import ROOT, environment, write_corpus
+from mner_jax.training.stopping import EXIT_STOPPED
+from tests.training.test_loop import ROOT, environment, write_corpus
 
 TEXT = "text only (BERT-CRF)"
 # The mini scale of `ablation`, on a corpus of a few sentences.

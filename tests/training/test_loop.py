@@ -13,11 +13,12 @@ import pytest
 import seqeval.metrics
 from PIL import Image
 
-from mner_jax import checkpoint, sharding, stepping
+from mner_jax import checkpoint, sharding
 from mner_jax import config as config_lib
 from mner_jax.data import formats
+from mner_jax.training import step as stepping
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 
 TINY = """
 from mner_jax.config import defaults

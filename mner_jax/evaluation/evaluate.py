@@ -17,11 +17,12 @@ import seqeval.metrics
 import seqeval.scheme
 from etils import epath
 
-from mner_jax import checkpoint, files, progress, sharding
+from mner_jax import checkpoint, files, sharding
 from mner_jax.data import batches, builders, schemes, wordpiece
 from mner_jax.data.synthetic import corpus
 from mner_jax.models import crf
 from mner_jax.models.mner import MultimodalNER
+from mner_jax.training import log as progress
 
 # Sentences, and words with their padding, in one Viterbi.
 _DECODE_ROWS, _DECODE_WORDS = 128, 1 << 16

@@ -11,9 +11,9 @@ import seqeval.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mner_jax import statistics
 from mner_jax.data import formats
 from mner_jax.data.synthetic import corpus
+from mner_jax.evaluation import significance as statistics
 
 REAL = os.environ.get("MNER_REAL_DATA", "")
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")

@@ -1,0 +1,1 @@
+"""Evaluation: scores, significance, retrieval, the report."""

@@ -1,0 +1,1 @@
+"""What the tables compare 2M-NER with."""
