@@ -5,10 +5,9 @@
 
 `train` measures the whole step of a config at its sizes, with random weights
 and random batches; `crf` the CRF alone; `input` the loader on photographs, and
-the train step beside it; `eval` the parts of an evaluation; `checkpoint` a
-save, the check of its hashes and a restore. `--compare=torch` runs PyTorch in
-turns with train, crf or input: the reference of tests/parity, pytorch-crf, or
-its DataLoader (extra [parity], from a checkout).
+the train step beside it. `--compare=torch` runs PyTorch in turns with it: the
+reference of tests/parity, pytorch-crf, or its DataLoader (extra [parity], from
+a checkout).
 
   python -m mner_jax.benchmark --compile_for=v5e:4x4 --config.dtype=bfloat16
 
@@ -35,7 +34,7 @@ from etils import epath
 from ml_collections import config_flags
 
 import mner_jax
-from mner_jax.benchmark import aot, checkpoint, crf, evaluation, input, train
+from mner_jax.benchmark import aot, crf, input, train
 from mner_jax.cli import launch
 from mner_jax.config import UserError, from_config_dict
 from mner_jax.pretrained import resolve
@@ -47,7 +46,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _SUITE = flags.DEFINE_enum(
   "suite",
   "train",
-  ["train", "crf", "input", "eval", "checkpoint"],
+  ["train", "crf", "input"],
   "What to measure.",
 )
 _COMPARE = flags.DEFINE_enum("compare", "", ["", "torch"], "Beside what.")
@@ -95,10 +94,6 @@ def _run(suite):
     )
   if suite == "crf":
     return crf.run(**measure)
-  if suite == "checkpoint":
-    return checkpoint.run(_config(), repeats=_REPEATS.value)
-  if suite == "eval":
-    return evaluation.run(_config(), batch_sizes=sizes, repeats=_REPEATS.value)
   rows = input.run(**measure) if suite == "input" else []
   if suite == "input":  # the rate that the input has to keep up with
     sizes, lengths, measure = sizes[:1], lengths[:1], {"compare": ""}

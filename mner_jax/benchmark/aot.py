@@ -14,7 +14,6 @@ import jax
 from jax.experimental import topologies
 
 from mner_jax import sharding
-from mner_jax.benchmark import traffic
 from mner_jax.config import UserError
 from mner_jax.data import batches
 from mner_jax.training import step as stepping
@@ -27,11 +26,11 @@ CHIPS = {
 }
 
 FORMULA = """\
-estimate = max(flops / {} TFLOP/s, HBM bytes / {} GB/s) + sent / {} GB/s, with
-sent the bytes that a device of a ring of n sends: 2 (n - 1) / n of what is
+estimate = max(flops / {} TFLOP/s, bytes / {} GB/s) + sent / {} GB/s, with bytes
+the compiler's "bytes accessed", an upper bound, and sent the bytes that a device of a ring of n sends: 2 (n - 1) / n of what is
 all-reduced, (n - 1) / n of what is gathered or scattered; nothing overlaps and
 nothing waits. It fits if arguments, temporaries and results take less than
-{} GB. "XLA GB" is the compiler's "bytes accessed", see benchmark/traffic.py."""
+{} GB."""
 
 _COLLECTIVE = re.compile(
   r"= (?P<shape>\(?[a-z][^=]*?) (?P<kind>all-reduce|all-gather|reduce-scatter"
@@ -178,8 +177,8 @@ def run(config, topology, *, batch_sizes, lengths):
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
       )
-      moved = traffic.hbm_bytes(text, trips=length)
-      compute = max(cost["flops"] / peak, moved.total() / hbm_rate)
+      moved = cost["bytes accessed"]
+      compute = max(cost["flops"] / peak, moved / hbm_rate)
       network = sum(size for _, size, _, _ in sent) / link
       kinds = collections.defaultdict(list)
       for kind, sent_bytes, _, _ in sent:
@@ -190,9 +189,7 @@ def run(config, topology, *, batch_sizes, lengths):
         "total_gb": total / 1e9,
         "fits": total < hbm,
         "tflop": cost["flops"] / 1e12,
-        "hbm_gb": moved.total() / 1e9,
-        "hbm_mb_an_example": moved.total() / 1e6 / size,
-        "xla_gb": cost["bytes accessed"] / 1e9,
+        "accessed_gb": moved / 1e9,
         "sent_gb": sum(size for _, size, _, _ in sent) / 1e9,
         "estimated_ms": 1e3 * (compute + network),
         "estimated_examples_per_second": size * share / (compute + network),

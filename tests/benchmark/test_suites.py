@@ -16,8 +16,6 @@ TOY = (
 )  # fmt: skip
 SUITES = {
   "train": (["--num_types=2,4"], {"ms", "examples_per_second", "gigabytes"}),
-  "eval": ([], {"ms", "examples_per_second"}),
-  "checkpoint": ([], {"ms", "megabytes_per_second"}),
 }
 
 
@@ -34,7 +32,4 @@ def test_a_suite_writes_its_rows(suite, tmp_path):
   rows = json.loads(output.read_text())["rows"]
   for row in rows:
     assert all(row[name] > 0 for name in numbers), row
-  if suite == "train":
-    assert [row["tags"] for row in rows] == [5, 9]
-  else:
-    assert len(rows) == 3
+  assert [row["tags"] for row in rows] == [5, 9]
