@@ -2,69 +2,64 @@
 
   python eval.py --workdir=DIR --split=test
 
-Fields of the run's config may be changed for it: --config.data.path=DIR2,
---config.data.languages="('de',)".
+Settings of the run may be changed, as --config.data.path=DIR2 or
+--config.data.languages="('de',)". The scores are then of other data, and
+go to --output alone, not into the run's folder.
 """
 
-from absl import flags
+from etils import epath
 
-from mner_jax.cli import launch
-from mner_jax.config import (
-  UserError,
-  differences,
-  from_config_dict,
-  read_workdir,
-)
-from mner_jax.evaluation import evaluate as evaluation
-from mner_jax.evaluation import report
-
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder of a train.py run.", required=True
-)
-_SPLIT = flags.DEFINE_enum(
-  "split", "test", ["train", "valid", "test"], "What to score."
-)
-_SHUFFLE_IMAGES = flags.DEFINE_bool(
-  "shuffle_images",
-  False,
-  "Give each sentence another one's picture: a control; nothing is written.",
-)
-_REPORT = flags.DEFINE_bool(
-  "report",
-  False,
-  "Write DIR/report.html too: scores, learning curves, and the sentences to"
-  " look at, with where in its picture each word looks.",
-)
-_LANGUAGES = ("languages", "eval_languages")
+from mner_jax import cli
+from mner_jax.config import UserError, differences
+from mner_jax.evaluation import evaluate, report
 
 
-def main():
-  config = flags.FLAGS.config
-  # Who names languages here means those to score.
-  given = [f"config.data.{x}" in flags.FLAGS for x in _LANGUAGES]
-  if given == [True, False]:
-    config.data.eval_languages = ()
-  if _REPORT.value and _SHUFFLE_IMAGES.value:
-    raise UserError(
-      "--report and --shuffle_images: a report shows each sentence with its"
-      " own picture; give one of them"
-    )
-  config = from_config_dict(config)
-  for line in differences(read_workdir(_WORKDIR.value), config):
+def arguments(parser):
+  add = parser.add_argument
+  add("--workdir", required=True, help="folder of a train.py run")
+  add("--split", default="test", choices=("train", "valid", "test"))
+  add("--output", metavar="FILE", help="write the scores there, as JSON")
+  add(
+    "--report",
+    action="store_true",
+    help="also write DIR/report.html: scores, learning curves, and sentences"
+    " to look at, with where in its picture each word looks",
+  )
+  add(
+    "--shuffle_images",
+    action="store_true",
+    help="give each sentence another one's picture: a control",
+  )
+
+
+def main(args):
+  trained = cli.read_workdir(args.workdir)
+  texts = dict(args.overrides)
+  if "data.languages" in texts:
+    # Whoever names languages here means those to score.
+    texts.setdefault("data.eval_languages", "()")
+  config = cli.override(trained, texts)
+  for line in differences(trained, config):
     if line.startswith("model."):
       raise UserError(f"config: {line}: the model is the one that was trained")
-  evaluated = evaluation.evaluate(
-    config,
-    _WORKDIR.value,
-    _SPLIT.value,
-    shuffle_images=_SHUFFLE_IMAGES.value,
+  own = not args.shuffle_images and config.data == trained.data
+  if args.report and not own:
+    raise UserError(
+      "--report shows the run's own data and pictures: give it without"
+      " --shuffle_images and --config.data settings"
+    )
+  evaluated = evaluate.evaluate(
+    config, args.workdir, args.split, shuffle_images=args.shuffle_images
   )
-  if not _SHUFFLE_IMAGES.value:
-    evaluation.write(evaluated.scores, _WORKDIR.value, _SPLIT.value)
-  print(evaluation.table(evaluated.scores))
-  if _REPORT.value:
-    print("\n" + report.write(evaluated, _WORKDIR.value, _SPLIT.value))
+  if own:
+    path = epath.Path(args.workdir) / f"{args.split}_metrics.json"
+    evaluate.write(evaluated.scores, path)
+  if args.output:
+    evaluate.write(evaluated.scores, args.output)
+  print(evaluate.table(evaluated.scores))
+  if args.report:
+    print("\n" + report.write(evaluated, args.workdir, args.split))
 
 
 if __name__ == "__main__":
-  launch(main, config_from_workdir=True)
+  cli.launch(main, arguments, __doc__, overrides=True)

@@ -17,9 +17,8 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from mner_jax import cli, files, integrity
 from mner_jax import config as config_lib
-from mner_jax import files, integrity
-from mner_jax.cli import launch
 from mner_jax.config import UserError
 
 _KEPT = 2  # latest ones: should one be damaged, the other is there
@@ -163,7 +162,7 @@ def restore_best(workdir, abstract_params):
 
 def initial_params(config, abstract_params):
   """The best parameters of the run `config.init_from`, of the same model."""
-  other = config_lib.read_workdir(config.init_from)
+  other = cli.read_workdir(config.init_from)
   changed = [
     line
     for line in config_lib.differences(other, config)
@@ -180,7 +179,7 @@ def claim_workdir(workdir, config):
   """Writes `config.json`, or checks that the one there is of this config."""
   path = epath.Path(workdir) / "config.json"
   if path.exists():
-    changed = config_lib.differences(config_lib.read_workdir(workdir), config)
+    changed = config_lib.differences(cli.read_workdir(workdir), config)
     if changed:
       raise UserError(
         f"{path}: this workdir is of another config ({'; '.join(changed)});"
@@ -308,11 +307,15 @@ def _on_main(find):
   return None if step == _NONE else step
 
 
-def main(action="", workdir="", *rest):
+def arguments(parser):
+  """Defines the command's flags."""
+  parser.add_argument("action", choices=("verify",))
+  parser.add_argument("workdir", metavar="DIR", help="folder of a run")
+
+
+def main(args):
   """Prints one line a step; a UserError if one is not whole."""
-  if action != "verify" or not workdir or rest:
-    raise UserError("usage: python -m mner_jax.checkpoint verify DIR")
-  folder = _folder(workdir)
+  folder = _folder(args.workdir)
   if not _steps(folder):
     raise UserError(f"{folder}: no checkpoints")
   damaged = 0
@@ -328,4 +331,4 @@ def main(action="", workdir="", *rest):
 
 
 if __name__ == "__main__":
-  launch(main, arguments=True)
+  cli.launch(main, arguments, __doc__)

@@ -1,24 +1,37 @@
-"""Settings of an experiment.
+"""Settings of an experiment: frozen, typed, checked.
 
 An experiment is a file in `mner_jax/configs/` whose `get_config()` returns a
-`ConfigDict`; `--config.a.b=value` overrides a field. `from_config_dict` turns
-it, once, into the frozen dataclasses below: everything after that is typed
-and validated. The defaults are those of the paper's authors.
+`Config`; `--config.a.b=value` changes a field of it. Choices and bounds stand
+at the fields, in their types; `_problems` has those that concern several
+fields. The defaults are those of the paper's authors.
 """
 
 import dataclasses
+import difflib
+import functools
 import json
 import math
+import re
 import typing
-
-import ml_collections
-from etils import epath
-
-from mner_jax import validation
+from typing import Annotated, Literal
 
 
 class UserError(Exception):
   """Bad input: the message says what, where and what to do; exit code 2."""
+
+
+_BOUNDS = {
+  "above 0": lambda x: x > 0,
+  "0 or above": lambda x: x >= 0,
+  "in [0, 1]": lambda x: 0 <= x <= 1,
+  "in [0, 2^32)": lambda x: 0 <= x < 2**32,  # a random key has no more bits
+}
+Size = Annotated[int, "above 0"]
+Count = Annotated[int, "0 or above"]
+Positive = Annotated[float, "above 0"]
+NotNegative = Annotated[float, "0 or above"]
+Share = Annotated[float, "in [0, 1]"]
+Fusion = Literal["collaboration", "concatenation", "umt", "maf", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +46,16 @@ class DataConfig:
   images: str = "images"  # folder, relative to path; "" = no images
   labels: tuple[str, ...] = ()  # entity types; () = those in the files
   label_map: tuple[str, ...] = ()  # "OTHER=MISC" renames, "TIME=O" drops a type
-  scheme: str = "iob2"  # of the files' tags: "iob2", "iob1" or "bioes"
-  # I- tags that follow no tag of their type, in training: "repair" (each
-  # begins an entity) or "error". The gold that is scored is the file's.
-  orphans: str = "repair"
+  scheme: Literal["iob2", "iob1", "bioes"] = "iob2"  # of the files' tags
+  # I- tags that follow no tag of their type, in training: each begins an
+  # entity, or is an error. The gold that is scored is the file's.
+  orphans: Literal["repair", "error"] = "repair"
   # Languages are drawn with p ~ n^(1/T), n their windows; 1 = as they come.
-  language_temperature: float = 1.0
+  language_temperature: Positive = 1.0
   cache_dir: str = ""  # built data sets; "" = the TFDS default
   buckets: tuple[int, ...] = (32, 64, 128)  # lengths a batch may have
-  workers: int = 4  # threads that decode images
-  resize: int = 0  # shortest side that images are stored with; 0 = as they are
+  workers: Size = 4  # threads that decode images
+  resize: Count = 0  # shortest side of stored images; 0 = as they are
   strict: bool = False  # whether a missing or broken image is an error
   # Hash of the sentences; filled in, so that a run does not go on with others.
   fingerprint: str = ""
@@ -56,20 +69,19 @@ class TextConfig:
   of the rest it uses the vocabulary and `dropout`.
   """
 
-  encoder: str = "bert"  # "bert" or "bilstm"
+  encoder: Literal["bert", "bilstm"] = "bert"
   weights: str = ""  # Hub name or folder; "" = from scratch
-  # From scratch, the largest size of the vocabulary that is counted.
-  vocab_size: int = 119547
-  vocab_multiple: int = 1  # rows of 0 fill the table up to a multiple of this
-  hidden_size: int = 768
-  num_layers: int = 12
-  num_heads: int = 12
-  intermediate_size: int = 3072
-  max_positions: int = 512
-  type_vocab_size: int = 2
+  vocab_size: Size = 119547  # from scratch: at most so many are counted
+  vocab_multiple: Size = 1  # rows of 0 fill the table up to a multiple of this
+  hidden_size: Size = 768
+  num_layers: Size = 12
+  num_heads: Size = 12
+  intermediate_size: Size = 3072
+  max_positions: Size = 512
+  type_vocab_size: Size = 2
   layer_norm_eps: float = 1e-12
-  dropout: float = 0.1
-  attention_dropout: float = 0.1
+  dropout: Share = 0.1
+  attention_dropout: Share = 0.1
   remat: bool = False  # keep the layers' inputs only: less memory, more work
 
 
@@ -79,15 +91,14 @@ class VitConfig:
 
   weights: str = ""
   enabled: bool = True
-  style: str = "clip"  # "clip" or "google": see models/vit.py
-  # 0 = that of the weights, 224 from scratch. For another size than theirs
-  # the positions are interpolated: see pretrained.resize_positions.
-  image_size: int = 0
-  patch_size: int = 32
-  hidden_size: int = 768
-  num_layers: int = 12
-  num_heads: int = 12
-  intermediate_size: int = 3072
+  style: Literal["clip", "google"] = "clip"  # see models/vit.py
+  # 0 = that of the weights, 224 from scratch; positions are interpolated.
+  image_size: Count = 0
+  patch_size: Size = 32
+  hidden_size: Size = 768
+  num_layers: Size = 12
+  num_heads: Size = 12
+  intermediate_size: Size = 3072
   layer_norm_eps: float = 1e-5
   remat: bool = False  # as in TextConfig
 
@@ -103,9 +114,9 @@ class ResnetConfig:
 
   weights: str = ""
   enabled: bool = True
-  image_size: int = 224
+  image_size: Size = 224
   stages: tuple[int, ...] = (3, 8, 36, 3)  # bottleneck blocks per stage
-  width: int = 64
+  width: Size = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +126,11 @@ class ModelConfig:
   text: TextConfig = TextConfig()
   vit: VitConfig = VitConfig()
   resnet: ResnetConfig = ResnetConfig()
-  # How pictures reach the words: "collaboration" (2M-NER), "concatenation",
-  # "umt", "maf", or "none": only through the contrastive loss.
-  fusion: str = "collaboration"
-  fusion_heads: int = 12
-  dropout: float = 0.1
-  decoder: str = "crf"  # "crf", or "softmax": each word's tag by itself
+  # How pictures reach the words; "none": only through the contrastive loss.
+  fusion: Fusion = "collaboration"
+  fusion_heads: Size = 12
+  dropout: Share = 0.1
+  decoder: Literal["crf", "softmax"] = "crf"
   # True: the forward pass of the authors' released code, faults included.
   released: bool = False
 
@@ -134,23 +144,22 @@ class ModelConfig:
 class LossConfig:
   """L = 2 (alpha L_crf + (1 - alpha) L_cl)."""
 
-  alpha: float = 0.8
-  temperature: float = 0.5
-  contrastive: str = "nt_xent"  # "nt_xent", "clip" or "none"
-  text_share: float = 0.5  # of text -> image in the CLIP form
-  # What is compared with a picture: the sentence's vector, or its words with
-  # the picture's tokens ("word").
-  alignment: str = "sentence"
+  alpha: Share = 0.8
+  temperature: Positive = 0.5
+  contrastive: Literal["nt_xent", "clip", "none"] = "nt_xent"
+  text_share: Share = 0.5  # of text -> image in the CLIP form
+  # A sentence's vector or its words are compared with a picture('s tokens).
+  alignment: Literal["sentence", "word"] = "sentence"
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
   """Adam; linear warm-up, then linear decay to 0 at the last step."""
 
-  learning_rate: float = 5e-5
-  warmup_steps: int = 0
-  warmup_share: float = 0.0  # in place of it: a share of all steps
-  weight_decay: float = 0.0
+  learning_rate: Positive = 5e-5
+  warmup_steps: Count = 0
+  warmup_share: Share = 0.0  # in place of it: a share of all steps
+  weight_decay: NotNegative = 0.0
   # Regexes over parameter paths: no gradient, no optimizer state.
   frozen: tuple[str, ...] = (r"^resnet/",)
 
@@ -159,18 +168,16 @@ class OptimConfig:
 class TrainConfig:
   """The loop; intervals in steps, 0 = once an epoch."""
 
-  batch_size: int = 32  # over all devices and hosts
-  accumulate: int = 1  # parts of a batch that are computed one after the other
-  epochs: int = 8
-  eval_every: int = 0
-  checkpoint_every: int = 0
-  # Score test at every evaluation too, and report the best of these scores,
-  # which the authors' code selects by, under its own name: best test epoch.
+  batch_size: Size = 32  # over all devices and hosts
+  accumulate: Size = 1  # parts of a batch that are computed one after the other
+  epochs: Size = 8
+  eval_every: Count = 0
+  checkpoint_every: Count = 0
+  # Also score test at every evaluation: "best test epoch", the authors' way.
   score_test: bool = False
-  log_every: int = 10
-  # Batches of a run that may be left out because their loss or gradient is
-  # not finite; one more stops it.
-  skip_nonfinite: int = 0
+  log_every: Size = 10
+  # Batches that may be skipped as their loss or gradient is not finite.
+  skip_nonfinite: Count = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,14 +193,15 @@ class MeshConfig:
 class Config:
   """One experiment."""
 
-  seed: int = 19
+  seed: Annotated[int, "in [0, 2^32)"] = 19
   data: DataConfig = DataConfig()
   model: ModelConfig = ModelConfig()
   loss: LossConfig = LossConfig()
   optim: OptimConfig = OptimConfig()
   train: TrainConfig = TrainConfig()
   mesh: MeshConfig = MeshConfig()
-  dtype: str = "float32"  # of activations and matmuls; parameters are fp32
+  # Of activations and matmuls; parameters are fp32.
+  dtype: Literal["float32", "bfloat16"] = "float32"
   init_from: str = ""  # workdir whose best parameters to start from
 
   @property
@@ -202,126 +210,91 @@ class Config:
     pairs = ((f"B-{t}", f"I-{t}") for t in self.data.labels)
     return ("O", *(tag for pair in pairs for tag in pair))
 
-  def resolve(self, labels, fingerprint, num_pieces):
-    """This config with what the data and the tokenizer settle filled in.
 
-    The sizes of published weights are in it already (`pretrained.resolve`).
-    """
-    text = self.model.text
-    rows = text.vocab_size if text.weights else num_pieces
-    if num_pieces > rows:
-      raise UserError(
-        f"model.text.weights: the tokenizer of {text.weights} has {num_pieces}"
-        f" pieces, more than the {rows} of the weights"
-      )
-    rows += -rows % text.vocab_multiple
-    text = dataclasses.replace(text, vocab_size=rows)
-    return dataclasses.replace(
-      self,
-      data=dataclasses.replace(
-        self.data, labels=tuple(labels), fingerprint=fingerprint
-      ),
-      model=dataclasses.replace(self.model, text=text),
-    )
+# What a resumed run may change without becoming another experiment. A bound
+# on skipped batches changes nothing before the batch at which a run stopped.
+RESUMABLE = """
+  data.path data.images data.cache_dir data.workers data.strict dtype
+  model.text.remat model.vit.remat train.log_every train.skip_nonfinite
+  mesh.data mesh.fsdp mesh.tensor
+""".split()
 
 
-# What a resumed run may change without becoming another experiment.
-RESUMABLE = (
-  "data.path",
-  "data.images",
-  "data.cache_dir",
-  "data.workers",
-  "data.strict",
-  "train.log_every",
-  "model.text.remat",
-  "model.vit.remat",
-  # It changes nothing before the batch that a run stopped at.
-  "train.skip_nonfinite",
-  "mesh.data",
-  "mesh.fsdp",
-  "mesh.tensor",
-  "dtype",
-)
+def flatten(config, prefix=""):
+  """Returns {"a.b.c": value} of every field of a Config."""
+  found = {}
+  for name, value in vars(config).items():
+    if dataclasses.is_dataclass(value):
+      found |= flatten(value, f"{prefix}{name}.")
+    else:
+      found[prefix + name] = value
+  return found
 
 
-def defaults():
-  """The authors' settings as a ConfigDict, for `configs/*.py` to change."""
-  return ml_collections.ConfigDict(dataclasses.asdict(Config()))
+def replace(config, fields):
+  """Returns `config` with {"a.b": value} changed; a UserError if it is bad."""
+  known = flatten(config)
+  for name in fields:
+    if name not in known:
+      near = difflib.get_close_matches(name, known, 1, 0.5)
+      guess = f"; did you mean {near[0]!r}?" if near else ""
+      raise UserError(f"--config: there is no setting {name!r}{guess}")
+  tree = dataclasses.asdict(config)
+  for name, value in fields.items():
+    *parents, last = name.split(".")
+    functools.reduce(dict.get, parents, tree)[last] = value
+  return from_dict(tree)
 
 
-def _convert(kind, value, path):
-  """`value` as type `kind`, or a UserError that names the field."""
-  if dataclasses.is_dataclass(kind):
-    fields = {f.name: f.type for f in dataclasses.fields(kind)}
-    if unknown := sorted(set(value) - set(fields)):
-      raise UserError(f"config: no field {path}{unknown[0]}")
-    return kind(
-      **{k: _convert(fields[k], v, f"{path}{k}.") for k, v in value.items()}
-    )
-  if typing.get_origin(kind) is tuple:
-    if not isinstance(value, list | tuple):
-      raise UserError(
-        f"config: {path[:-1]} must be a tuple such as ('en', 'de'),"
-        f" not {value!r}"
-      )
-    return tuple(_convert(typing.get_args(kind)[0], v, path) for v in value)
-  if kind is float and type(value) is int:
-    value = float(value)
-  if type(value) is not kind:
-    raise UserError(
-      f"config: {path[:-1]} must be {kind.__name__}, not {value!r}"
-    )
-  if kind is float and not math.isfinite(value):
-    raise UserError(f"config: {path[:-1]} must be finite, not {value!r}")
-  return value
-
-
-def _check(problems):
-  """Raises a UserError of the first problem, if there is one."""
-  for problem in problems:
+def from_dict(tree):
+  """Returns the checked Config of nested dicts, as those of `config.json`."""
+  config = _convert(Config, tree, "")
+  for problem in _problems(config):
     raise UserError(f"config: {problem}")
-
-
-def validate(config):
-  """Raises a UserError for a setting that could only fail later."""
-  _check(validation.problems(config))
-
-
-def check_patches(vit):
-  """Raises a UserError where a VitConfig's picture is not whole patches."""
-  _check(validation.patches(vit))
-
-
-def from_config_dict(config_dict):
-  """The typed, validated `Config` of a ConfigDict or a dict."""
-  if isinstance(config_dict, ml_collections.ConfigDict):
-    config_dict = config_dict.to_dict()
-  if not isinstance(config_dict, dict):
-    raise UserError(
-      f"config: {config_dict!r} is no config; get_config() returns a"
-      " ConfigDict, see mner_jax/configs"
-    )
-  config = _convert(Config, config_dict, "")
-  validate(config)
   return config
 
 
+def _convert(kind, value, path):
+  """Returns `value` as a `kind`, or raises a UserError that names the field."""
+  if dataclasses.is_dataclass(kind):
+    if not isinstance(value, dict):
+      raise UserError(f"config: {path or 'the whole'} must be an object")
+    types = typing.get_type_hints(kind, include_extras=True)
+    prefix = f"{path}." if path else ""
+    if unknown := sorted(set(value) - set(types)):
+      raise UserError(f"config: there is no setting {prefix}{unknown[0]}")
+    values = {k: _convert(types[k], v, prefix + k) for k, v in value.items()}
+    return kind(**values)
+  arguments = typing.get_args(kind)
+  if typing.get_origin(kind) is Annotated:
+    value = _convert(arguments[0], value, path)
+    (words,) = kind.__metadata__
+    good = _BOUNDS[words](value)
+  elif typing.get_origin(kind) is Literal:
+    good, words = value in arguments, f"one of {', '.join(arguments)}"
+  elif typing.get_origin(kind) is tuple:
+    good, words = isinstance(value, list | tuple), "a tuple as ('en', 'de')"
+    if good:
+      value = tuple(_convert(arguments[0], x, path) for x in value)
+  else:
+    if kind is float and type(value) is int:
+      value = float(value)
+    good, words = type(value) is kind, f"of type {kind.__name__}"
+    if good and kind is float:
+      good, words = math.isfinite(value), "finite"
+  if not good:
+    raise UserError(f"config: {path} must be {words}, not {value!r}")
+  return value
+
+
 def to_json(config):
-  """The text of a workdir's `config.json`."""
+  """Returns the text of a workdir's `config.json`."""
   return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
 def differences(old, new):
-  """Fields in which two configs differ, as lines `a.b: old -> new`."""
-
-  def flatten(tree, prefix=""):
-    for name, value in tree.items():
-      if isinstance(value, dict):
-        yield from flatten(value, f"{prefix}{name}.")
-      else:
-        yield f"{prefix}{name}", value
-
-  old, new = (dict(flatten(dataclasses.asdict(c))) for c in (old, new))
+  """Lists the fields a resumed run may not change, as `a.b: old -> new`."""
+  old, new = flatten(old), flatten(new)
   return [
     f"{name}: {old[name]!r} -> {new[name]!r}"
     for name in old
@@ -329,14 +302,50 @@ def differences(old, new):
   ]
 
 
-def read_workdir(workdir):
-  """The `Config` that a workdir was trained with."""
-  path = epath.Path(workdir) / "config.json"
-  try:
-    return from_config_dict(json.loads(path.read_text()))
-  except FileNotFoundError:
-    raise UserError(
-      f"{path}: not found; is {workdir} the --workdir of a train.py run?"
-    ) from None
-  except ValueError as error:
-    raise UserError(f"{path}: not valid JSON ({error})") from None
+def _problems(config):
+  """Yields what is wrong with fields that depend on each other."""
+  model, train, optim = config.model, config.train, config.optim
+  text, vit, buckets = model.text, model.vit, config.data.buckets
+  if not config.data.languages:
+    yield "data.languages is empty"
+  if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] < 8:
+    yield f"data.buckets must be increasing and at least 8, not {buckets}"
+  elif buckets[-1] > text.max_positions:
+    yield "data.buckets must end at most at model.text.max_positions"
+  # Published weights bring a patch size of their own: see pretrained.
+  if not vit.weights and vit.image_size % vit.patch_size:
+    yield "model.vit.image_size must be a multiple of model.vit.patch_size"
+  heads = {"model.vit": (vit.hidden_size, vit.num_heads)}
+  if text.encoder == "bert":
+    heads["model.text"] = (text.hidden_size, text.num_heads)
+  if model.multimodal:
+    heads["model.fusion"] = (text.hidden_size, model.fusion_heads)
+  for name, (width, count) in heads.items():
+    if width % count:
+      yield f"{name}: {count} heads do not divide {width}"
+  if text.encoder == "bilstm" and (text.weights or text.hidden_size % 2):
+    yield "model.text: a bilstm has weights='' and an even hidden_size"
+  regions = model.resnet.enabled and not vit.enabled
+  if model.fusion in ("umt", "maf") and not regions:
+    yield (
+      f"model.fusion={model.fusion!r} needs model.resnet.enabled=True and"
+      " model.vit.enabled=False: it reads the ResNet's regions alone"
+    )
+  shared = model.released and vit.enabled and model.fusion == "collaboration"
+  if shared and text.hidden_size != vit.hidden_size:
+    yield "model.released needs hidden_size equal in model.text and model.vit"
+  unseen = model.fusion == "none" and config.loss.contrastive == "none"
+  if model.multimodal and unseen:
+    yield (
+      "model.fusion='none' and loss.contrastive='none' do not use pictures:"
+      " set model.vit.enabled and model.resnet.enabled to False"
+    )
+  if train.batch_size % train.accumulate:
+    yield "train.batch_size must be a multiple of train.accumulate"
+  if optim.warmup_steps and optim.warmup_share:
+    yield "optim.warmup_steps and optim.warmup_share exclude each other"
+  for pattern in optim.frozen:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      yield f"optim.frozen: {pattern!r} is no regex ({error})"

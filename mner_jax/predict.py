@@ -34,13 +34,11 @@ import os
 import sys
 
 import jax
-from absl import flags
 from etils import epath
 from seqeval.metrics.sequence_labeling import get_entities
 
 from mner_jax import checkpoint, sharding
-from mner_jax import config as config_lib
-from mner_jax.cli import launch
+from mner_jax.cli import launch, read_workdir
 from mner_jax.config import MeshConfig, UserError
 from mner_jax.data import (
   batches,
@@ -69,7 +67,7 @@ class Tagger:
     """The checkpoint of a run that is best on dev; raises UserError."""
     workdir = epath.Path(workdir)
     config = dataclasses.replace(
-      config_lib.read_workdir(workdir), mesh=MeshConfig(1, 1, 1)
+      read_workdir(workdir), mesh=MeshConfig(1, 1, 1)
     )
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
     _, params = checkpoint.restore_best(
@@ -232,9 +230,9 @@ class _Pictures:
     return None
 
 
-def _predict_file(tagger, path):
+def _predict_file(tagger, args):
   """Writes a line for each sentence; says on stderr what was not usable."""
-  form = flags.FLAGS.input_format
+  path, form = args.input, args.input_format
   if not form:
     suffix = ".jsonl" if path == "-" else epath.Path(path).suffix
     if suffix not in formats.SUFFIXES:
@@ -243,7 +241,7 @@ def _predict_file(tagger, path):
         " say --input_format"
       )
     form = "jsonl" if suffix == ".jsonl" else "conll"
-  folder = flags.FLAGS.images
+  folder = args.images
   if folder is None and path != "-":
     folder = epath.Path(path).parent / "images"
     folder = folder if folder.is_dir() else None
@@ -252,7 +250,7 @@ def _predict_file(tagger, path):
   pictures = _Pictures(tagger, folder and epath.Path(folder))
   counts = collections.Counter()
   sentences = _read(path, form)
-  with _output() as write:
+  with _output(args.output) as write:
     while chunk := list(itertools.islice(sentences, _CHUNK)):
       read = [(text, spans) for text, spans, _ in chunk]
       for result in tagger.tag(read, [pictures(name) for *_, name in chunk]):
@@ -269,7 +267,7 @@ def _target(path):
   return epath.Path(path if "://" in path else os.path.realpath(path))
 
 
-def _check_output(path):
+def _check_output(path, source):
   if path == "-":
     return
   # A device such as /dev/null would become a file.
@@ -278,15 +276,13 @@ def _check_output(path):
       f"--output: {path or repr(path)} is no file to write; - is standard"
       " output"
     )
-  source = flags.FLAGS.input
   if source not in (None, "-") and _target(source) == _target(path):
     raise UserError(f"--output: {path} is the --input; name another file")
 
 
 @contextlib.contextmanager
-def _output():
+def _output(path):
   """A function that writes a prediction; a file is there once all are."""
-  path = flags.FLAGS.output
   if path == "-":
 
     def write(result):
@@ -311,42 +307,41 @@ def _output():
     temporary.unlink(missing_ok=True)
 
 
-def define_flags():
-  """Those of the command; importing this module defines none."""
-  flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-  flags.DEFINE_string("text", None, "A sentence.")
-  flags.DEFINE_string("image", None, "Its picture, a file.")
-  flags.DEFINE_string("input", None, 'CoNLL or JSONL; "-" = JSONL pipe.')
-  flags.DEFINE_enum(
-    "input_format",
-    None,
-    ["conll", "jsonl"],
-    "Default: by the suffix of --input.",
+def arguments(parser):
+  """Defines the command's flags."""
+  add = parser.add_argument
+  add("--workdir", required=True, help="folder of a train.py run")
+  add("--text", help="a sentence")
+  add("--image", metavar="FILE", help="the sentence's picture")
+  add("--input", metavar="FILE", help="CoNLL or JSONL; - is a JSONL pipe")
+  add(
+    "--input_format",
+    choices=("conll", "jsonl"),
+    help="of --input (default: by its suffix)",
   )
-  flags.DEFINE_string(
-    "images", None, "Folder of the pictures; default: images/ beside --input."
+  add("--images", metavar="DIR", help="pictures (default: images/ beside FILE)")
+  add(
+    "--output", metavar="FILE", default="-", help="JSONL (default: -, stdout)"
   )
-  flags.DEFINE_string("output", "-", 'JSONL; "-" = standard output.')
 
 
-def main():
+def main(args):
   """Tags --text, or the sentences of --input."""
-  if (flags.FLAGS.text is None) == (flags.FLAGS.input is None):
+  if (args.text is None) == (args.input is None):
     raise UserError("give one of --text and --input")
-  if flags.FLAGS.text is None and flags.FLAGS.image:
+  if args.text is None and args.image:
     raise UserError("--image is the picture of --text; of --input: --images")
-  if flags.FLAGS.text is not None and not words.split(flags.FLAGS.text):
+  if args.text is not None and not words.split(args.text):
     raise UserError("--text: no word in it")
-  _check_output(flags.FLAGS.output)
-  tagger = Tagger.load(flags.FLAGS.workdir)
-  if flags.FLAGS.input is not None:
-    _predict_file(tagger, flags.FLAGS.input)
+  _check_output(args.output, args.input)
+  tagger = Tagger.load(args.workdir)
+  if args.input is not None:
+    _predict_file(tagger, args)
     return
-  (result,) = tagger([flags.FLAGS.text], [flags.FLAGS.image])
-  with _output() as write:
+  (result,) = tagger([args.text], [args.image])
+  with _output(args.output) as write:
     write(result)
 
 
 if __name__ == "__main__":
-  define_flags()
-  launch(main)
+  launch(main, arguments, __doc__)

@@ -1,14 +1,12 @@
 """One place for what every test needs: devices, strictness, a tiny config."""
 
-import dataclasses
 import functools
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
 
-from mner_jax import config as config_lib
+from mner_jax.config import Config, replace
 
 # Eight CPU devices, so that meshes are real in every test that asks for one.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -17,37 +15,55 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # On accelerators "fp32" is not fp32; the references are.
 jax.config.update("jax_default_matmul_precision", "highest")
-# Worker pools of grain look at absl's flags.
-flags.FLAGS.mark_as_parsed()
 
 
 @pytest.fixture(scope="session")
 def tiny():
   """2M-NER with every part, as small as it gets."""
-  config = config_lib.defaults()
-  config.data.buckets = (16, 32)
-  config.data.labels = ("LOC", "PER")
-  config.data.workers = 1
-  config.model.text.update(
-    vocab_size=96, hidden_size=16, num_layers=2, num_heads=4,
-    intermediate_size=32, max_positions=32,
-  )  # fmt: skip
-  config.model.vit.update(
-    image_size=16, patch_size=8, hidden_size=16, num_layers=1, num_heads=4,
-    intermediate_size=32,
-  )  # fmt: skip
-  config.model.resnet.update(image_size=32, stages=(1, 1), width=8)
-  config.model.fusion_heads = 4
-  config.optim.learning_rate = 1e-3
-  config.train.batch_size = 8
-  return config_lib.from_config_dict(config)
+  return replace(
+    Config(),
+    TINY
+    | {
+      "data.buckets": (16, 32),
+      "data.labels": ("LOC", "PER"),
+      "data.workers": 1,
+      "model.text.vocab_size": 96,
+      "model.text.num_layers": 2,
+      "model.text.max_positions": 32,
+      "model.resnet.stages": (1, 1),
+      "optim.learning_rate": 1e-3,
+      "train.batch_size": 8,
+    },
+  )
 
 
-TEXT_ONLY = """
-  config.data.images = ""
-  config.model.vit.enabled = False
-  config.model.resnet.enabled = False
-"""
+# Sizes of the smallest 2M-NER; its text encoder reads 24 pieces.
+TINY = {
+  "data.buckets": (16, 24),
+  "model.text.vocab_size": 200,
+  "model.text.hidden_size": 16,
+  "model.text.num_layers": 1,
+  "model.text.num_heads": 4,
+  "model.text.intermediate_size": 32,
+  "model.text.max_positions": 24,
+  "model.vit.image_size": 16,
+  "model.vit.patch_size": 8,
+  "model.vit.hidden_size": 16,
+  "model.vit.num_layers": 1,
+  "model.vit.num_heads": 4,
+  "model.vit.intermediate_size": 32,
+  "model.resnet.image_size": 32,
+  "model.resnet.stages": (1,),
+  "model.resnet.width": 8,
+  "model.fusion_heads": 4,
+  "optim.learning_rate": 3e-3,
+  "train.batch_size": 4,
+}
+TEXT_ONLY = {
+  "data.images": "",
+  "model.vit.enabled": False,
+  "model.resnet.enabled": False,
+}
 
 
 @pytest.fixture(scope="session")
@@ -59,19 +75,15 @@ def trained(tmp_path_factory):
   """
   from mner_jax.evaluation import evaluate as evaluation
   from mner_jax.training import loop as training
-  from tests.training.test_loop import TINY, write_corpus
+  from tests.training.test_loop import experiment, write_corpus
 
   @functools.cache
   def train(kind):
     folder = tmp_path_factory.mktemp(f"trained_{kind}")
     write_corpus(folder / "data")
-    fields = "  config.train.update(batch_size=8, epochs=12)\n"
-    fields += TEXT_ONLY * (kind == "text")
-    code = TINY.replace("  return config", f"{fields}  return config")
-    code = code.format(path=str(folder / "data"), cache=str(folder / "cache"))
-    namespace = {}
-    exec(code, namespace)
-    config = config_lib.from_config_dict(namespace["get_config"]())
+    fields = {"train.batch_size": 8, "train.epochs": 12}
+    fields |= TEXT_ONLY if kind == "text" else {}
+    config = replace(Config(), experiment(folder, fields))
     workdir = folder / "run"
     config = training.train(config, workdir)
     return workdir, evaluation.evaluate(config, workdir, "test")
@@ -81,15 +93,7 @@ def trained(tmp_path_factory):
 
 def change(config, **fields):
   """`config` with fields replaced: change(config, model__vit__enabled=False)."""
-  for path, value in fields.items():
-    names = path.split("__")
-    parents = [config]
-    for name in names[:-1]:
-      parents.append(getattr(parents[-1], name))
-    for parent, name in zip(reversed(parents), reversed(names), strict=True):
-      value = dataclasses.replace(parent, **{name: value})
-    config = value
-  return config
+  return replace(config, {k.replace("__", "."): v for k, v in fields.items()})
 
 
 @pytest.fixture(name="change", scope="session")

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from mner_jax import checkpoint, pretrained, sharding
-from mner_jax import config as config_lib
 from mner_jax.benchmark import aot
-from mner_jax.config import MeshConfig, UserError
+from mner_jax.config import Config, MeshConfig, UserError, replace
 from mner_jax.training import step as stepping
 
 STEPS = 2
@@ -174,14 +173,15 @@ def test_maf_swaps_the_same_pictures_on_any_mesh(tiny, change, random_batch):
   np.testing.assert_allclose(losses, want, rtol=1e-5)
 
 
+def full_size(**fields):
+  """The authors' sizes and four entity types, with fields changed."""
+  fields["data.labels"] = ("LOC", "MISC", "ORG", "PER")
+  return pretrained.resolve(replace(Config(), fields))
+
+
 @pytest.mark.parametrize("name", ["umt", "maf"])
 def test_other_fusions_are_divided_at_full_size(name):
-  config = config_lib.defaults()
-  config.model.fusion = name
-  config.model.vit.enabled = False
-  full = pretrained.resolve(config_lib.from_config_dict(config)).resolve(
-    ("LOC", "MISC", "ORG", "PER"), "", 119547
-  )
+  full = full_size(**{"model.fusion": name, "model.vit.enabled": False})
   tx = stepping.make_optimizer(full.optim, 9)
   key = jax.random.key_data(jax.random.key(0))
   params = jax.eval_shape(stepping.make_init(full, tx), key).params["fusion"]
@@ -197,9 +197,7 @@ def test_other_fusions_are_divided_at_full_size(name):
 
 def test_fsdp_divides_parameters_and_moments(tiny):
   """At the authors' sizes by shapes; at a tiny one by the compiler's word."""
-  full = pretrained.resolve(
-    config_lib.from_config_dict(config_lib.defaults())
-  ).resolve(("LOC", "MISC", "ORG", "PER"), "", 119547)
+  full = full_size()
   tx = stepping.make_optimizer(full.optim, 9)
   key = jax.random.key_data(jax.random.key(0))
   state = jax.eval_shape(stepping.make_init(full, tx), key)

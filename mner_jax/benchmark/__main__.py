@@ -29,78 +29,83 @@ if any(x.lstrip("-").startswith("compile_for=") for x in sys.argv):
   os.environ["TPU_SKIP_MDS_QUERY"] = "1"
 
 import jax
-from absl import flags
 from etils import epath
-from ml_collections import config_flags
 
 import mner_jax
+from mner_jax import cli
 from mner_jax.benchmark import aot, crf, input, train
-from mner_jax.cli import launch
-from mner_jax.config import UserError, from_config_dict
+from mner_jax.config import UserError, replace
 from mner_jax.pretrained import resolve
 
 _CONFIGS = pathlib.Path(mner_jax.__file__).parent / "configs"
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", str(_CONFIGS / "mmnerd.py"), "The experiment whose sizes to take."
-)
-_SUITE = flags.DEFINE_enum(
-  "suite",
-  "train",
-  ["train", "crf", "input"],
-  "What to measure.",
-)
-_COMPARE = flags.DEFINE_enum("compare", "", ["", "torch"], "Beside what.")
-_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["32", "256"], "Sentences.")
-_LENGTHS = flags.DEFINE_list("lengths", ["32"], "Word pieces of a sentence.")
-_NUM_TYPES = flags.DEFINE_list(
-  "num_types", [], "Numbers of entity types for train; default: the config's."
-)
-_REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds.", lower_bound=1)
-_COMPILE_FOR = flags.DEFINE_string(
-  "compile_for", "", "TPU slice to compile the train step for, as v5e:4x4."
-)
-_OUTPUT = flags.DEFINE_string("output", "", "JSON file for the rows.")
 
 
-def _config(num_types=None):
-  """The config with random weights; four types, unless it names some."""
-  config = _CONFIG.value.copy_and_resolve_references()
-  with config.unlocked():
-    for name in ("text", "vit", "resnet"):
-      config.model[name].weights = ""
-    config.data.labels = tuple(config.data.labels) or (
-      "LOC", "MISC", "ORG", "PER"
-    )  # fmt: skip
-    if num_types is not None:
-      config.data.labels = tuple(f"T{i}" for i in range(num_types))
-  return resolve(from_config_dict(config))
+def numbers(text):
+  """Reads 8,32."""
+  return [int(value) for value in text.split(",")]
 
 
-def _numbers(flag):
-  try:
-    return [int(value) for value in flag.value]
-  except ValueError:
-    raise UserError(
-      f"--{flag.name}: {','.join(flag.value)!r} are not whole numbers"
-    ) from None
+def arguments(parser):
+  """Defines the command's flags."""
+  add = parser.add_argument
+  add(
+    "--config",
+    metavar="FILE",
+    default=_CONFIGS / "mmnerd.py",
+    help="the experiment whose sizes to take, with random weights",
+  )
+  add(
+    "--suite",
+    default="train",
+    choices=("train", "crf", "input"),
+    help="what to measure",
+  )
+  add("--compare", default="", choices=("", "torch"), help="beside what")
+  listed = {"type": numbers, "metavar": "N,N"}
+  add("--batch_sizes", default=[32, 256], help="sentences", **listed)
+  add("--lengths", default=[32], help="word pieces of a sentence", **listed)
+  add(
+    "--num_types",
+    default=[None],
+    help="entity types for train (default: the config's)",
+    **listed,
+  )
+  add("--repeats", type=int, default=7, help="rounds (default: 7)")
+  add(
+    "--compile_for",
+    default="",
+    metavar="SLICE",
+    help="TPU slice to compile the train step for, as v5e:4x4",
+  )
+  add("--output", metavar="FILE", help="write the rows there, as JSON")
 
 
-def _run(suite):
-  sizes, lengths = _numbers(_BATCH_SIZES), _numbers(_LENGTHS)
-  measure = {"compare": _COMPARE.value, "repeats": _REPEATS.value}
-  if _COMPILE_FOR.value:
+def _config(config, num_types=None):
+  """Returns the config with random weights; four types unless it names some."""
+  labels = config.data.labels or ("LOC", "MISC", "ORG", "PER")
+  if num_types is not None:
+    labels = tuple(f"T{i}" for i in range(num_types))
+  fields = {f"model.{name}.weights": "" for name in ("text", "vit", "resnet")}
+  return resolve(replace(config, fields | {"data.labels": labels}))
+
+
+def _run(args):
+  config = cli.override(cli.load(args.config), args.overrides)
+  sizes, lengths = args.batch_sizes, args.lengths
+  measure = {"compare": args.compare, "repeats": args.repeats}
+  if args.compile_for:
     return aot.run(
-      _config(), _COMPILE_FOR.value, batch_sizes=sizes, lengths=lengths
+      _config(config), args.compile_for, batch_sizes=sizes, lengths=lengths
     )
-  if suite == "crf":
+  if args.suite == "crf":
     return crf.run(**measure)
-  rows = input.run(**measure) if suite == "input" else []
-  if suite == "input":  # the rate that the input has to keep up with
-    sizes, lengths, measure = sizes[:1], lengths[:1], {"compare": ""}
-  measure["repeats"] = _REPEATS.value
+  rows = input.run(**measure) if args.suite == "input" else []
+  if args.suite == "input":  # the rate that the input has to keep up with
+    sizes, lengths = sizes[:1], lengths[:1]
+    measure["compare"] = ""
   measure |= {"batch_sizes": sizes, "lengths": lengths}
-  for count in _numbers(_NUM_TYPES) or [None]:
-    rows += train.run(_config(count), **measure)
+  for count in args.num_types:
+    rows += train.run(_config(config, count), **measure)
   return rows
 
 
@@ -120,8 +125,10 @@ def _table(rows):
   )
 
 
-def main():
+def main(args):
   """Runs the suite, prints the table, writes the JSON."""
+  if args.repeats < 1:
+    raise UserError("--repeats must be above 0")
   device = jax.devices()[0]
   machine = {
     "device": device.device_kind,
@@ -131,14 +138,14 @@ def main():
     "jax": jax.__version__,
   }
   print(machine)
-  rows = _run(_SUITE.value)
+  rows = _run(args)
   print(_table(rows))
-  if _OUTPUT.value:
+  if args.output:
     text = json.dumps({"machine": machine, "rows": rows}, indent=2)
-    epath.Path(_OUTPUT.value).write_text(text + "\n")
+    epath.Path(args.output).write_text(text + "\n")
   if not all(row.get("fits", True) for row in rows):
     sys.exit(3)
 
 
 if __name__ == "__main__":
-  launch(main)
+  cli.launch(main, arguments, __doc__, overrides=True)

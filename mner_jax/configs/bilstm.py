@@ -10,17 +10,22 @@ Command:
     --config.data.path=DIR --config.data.languages="('en',)"
 """
 
+from mner_jax.config import replace
 from mner_jax.configs import mmnerd_text
+from mner_jax.configs.mmnerd_text import TEXT_ONLY
+
+SETTINGS = {
+  **TEXT_ONLY,
+  "model.text.encoder": "bilstm",
+  "model.text.weights": "",
+  "model.text.vocab_size": 30000,
+  "model.text.hidden_size": 400,
+  "model.text.num_layers": 1,
+  "model.text.dropout": 0.5,
+  "optim.learning_rate": 1e-3,
+}
 
 
 def get_config():
-  """The experiment's ConfigDict."""
-  config = mmnerd_text.get_config()
-  config.model.text.encoder = "bilstm"
-  config.model.text.weights = ""
-  config.model.text.vocab_size = 30000
-  config.model.text.hidden_size = 400
-  config.model.text.num_layers = 1
-  config.model.text.dropout = 0.5
-  config.optim.learning_rate = 1e-3
-  return config
+  """Returns the experiment's Config."""
+  return replace(mmnerd_text.get_config(), SETTINGS)

@@ -12,20 +12,23 @@ or one run:
   python train.py --config=mner_jax/configs/cp_mner.py --config.data.path=DIR
 """
 
+from mner_jax.config import replace
 from mner_jax.configs import synthetic
+
+SETTINGS = {
+  "data.path": "cp_mner",
+  "data.languages": ("zh",),
+  "data.buckets": (128, 256),
+  "model.text.max_positions": 256,
+  "model.text.vocab_size": 4000,
+  "model.vit.image_size": 64,
+  "model.vit.patch_size": 16,
+  "optim.learning_rate": 2e-3,
+  "train.batch_size": 16,
+  "train.epochs": 8,
+}
 
 
 def get_config():
-  """The experiment's ConfigDict."""
-  config = synthetic.get_config()
-  config.data.path = "cp_mner"
-  config.data.languages = ("zh",)
-  config.data.buckets = (128, 256)
-  config.model.text.max_positions = 256
-  config.model.text.vocab_size = 4000
-  config.model.vit.image_size = 64
-  config.model.vit.patch_size = 16
-  config.optim.learning_rate = 2e-3
-  config.train.batch_size = 16
-  config.train.epochs = 8
-  return config
+  """Returns the experiment's Config."""
+  return replace(synthetic.get_config(), SETTINGS)

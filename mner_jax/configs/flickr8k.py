@@ -10,30 +10,32 @@ Command:
   python -m mner_jax.tables retrieval --data=FLICKR8K_MULTI30K --seeds=5
 """
 
+from mner_jax.config import replace
 from mner_jax.configs import synthetic
+
+SETTINGS = {
+  "data.path": "flickr8k",
+  "data.languages": ("en", "de", "fr"),
+  "data.buckets": (24, 48),
+  "data.resize": 96,
+  # 800 pictures are few: one small encoder a side.
+  "model.text.encoder": "bilstm",
+  "model.text.num_layers": 1,
+  "model.text.vocab_size": 3000,
+  "model.text.dropout": 0.4,
+  "model.vit.enabled": False,
+  "model.resnet.image_size": 64,
+  "model.resnet.width": 16,
+  "loss.alpha": 0.0,
+  "loss.temperature": 0.2,
+  "optim.learning_rate": 1e-3,
+  "optim.warmup_steps": 40,
+  "train.batch_size": 64,
+  "train.epochs": 12,
+  "train.eval_every": 1000000,
+}
 
 
 def get_config():
-  """The experiment's ConfigDict."""
-  config = synthetic.get_config()
-  config.data.path = "flickr8k"
-  config.data.languages = ("en", "de", "fr")
-  config.data.buckets = (24, 48)
-  config.data.resize = 96
-  # 800 pictures are few: one small encoder a side.
-  text = config.model.text
-  text.encoder = "bilstm"
-  text.num_layers = 1
-  text.vocab_size = 3000
-  text.dropout = 0.4
-  config.model.vit.enabled = False
-  config.model.resnet.image_size = 64
-  config.model.resnet.width = 16
-  config.loss.alpha = 0.0
-  config.loss.temperature = 0.2
-  config.optim.learning_rate = 1e-3
-  config.optim.warmup_steps = 40
-  config.train.batch_size = 64
-  config.train.epochs = 12
-  config.train.eval_every = 1000000
-  return config
+  """Returns the experiment's Config."""
+  return replace(synthetic.get_config(), SETTINGS)

@@ -11,14 +11,16 @@ Command:
   python train.py --config=mner_jax/configs/mmnerd.py
 """
 
-from mner_jax.config import defaults
+from mner_jax.config import Config, replace
+
+SETTINGS = {
+  "data.path": "mmnerd",
+  "model.text.weights": "google-bert/bert-base-multilingual-cased",
+  "model.vit.weights": "openai/clip-vit-base-patch32",
+  "model.resnet.weights": "timm/resnet152.tv_in1k",
+}
 
 
 def get_config():
-  """The experiment's ConfigDict; all that is not set is the default."""
-  config = defaults()
-  config.data.path = "mmnerd"
-  config.model.text.weights = "google-bert/bert-base-multilingual-cased"
-  config.model.vit.weights = "openai/clip-vit-base-patch32"
-  config.model.resnet.weights = "timm/resnet152.tv_in1k"
-  return config
+  """Returns the experiment's Config."""
+  return replace(Config(), SETTINGS)

@@ -10,18 +10,21 @@ Command:
     --config.data.path=DIR
 """
 
+from mner_jax.config import replace
 from mner_jax.configs import synthetic_text
+
+SETTINGS = {
+  "data.path": "mmnerd_en",
+  "data.languages": ("en",),
+  "data.images": "",
+  "data.buckets": (24, 48, 128),
+  "model.text.vocab_size": 12000,
+  "model.text.max_positions": 128,
+  "optim.learning_rate": 1e-3,
+  "train.epochs": 3,
+}
 
 
 def get_config():
-  """The experiment's ConfigDict."""
-  config = synthetic_text.get_config()
-  config.data.path = "mmnerd_en"
-  config.data.languages = ("en",)
-  config.data.images = ""
-  config.data.buckets = (24, 48, 128)
-  config.model.text.vocab_size = 12000
-  config.model.text.max_positions = 128
-  config.optim.learning_rate = 1e-3
-  config.train.epochs = 3
-  return config
+  """Returns the experiment's Config."""
+  return replace(synthetic_text.get_config(), SETTINGS)

@@ -25,15 +25,22 @@ with JAX_DEFAULT_MATMUL_PRECISION=highest and
 XLA_FLAGS="--xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=1"
 """
 
+from mner_jax.config import replace
 from mner_jax.configs import mmnerd
+
+# BERT-CRF: no image branch, and so nothing to align.
+TEXT_ONLY = {
+  "model.vit.enabled": False,
+  "model.resnet.enabled": False,
+  "loss.contrastive": "none",
+}
+SETTINGS = {
+  **TEXT_ONLY,
+  "data.images": "",
+  "train.score_test": True,
+}
 
 
 def get_config():
-  """The experiment's ConfigDict."""
-  config = mmnerd.get_config()
-  config.data.images = ""
-  config.model.vit.enabled = False
-  config.model.resnet.enabled = False
-  config.loss.contrastive = "none"
-  config.train.score_test = True
-  return config
+  """Returns the experiment's Config."""
+  return replace(mmnerd.get_config(), SETTINGS)

@@ -24,18 +24,21 @@ A pair, and zero-shot from English:
       --config.data.eval_languages="('en','fr','de','es')"
 """
 
+from mner_jax.config import replace
 from mner_jax.configs import synthetic_text
+
+SETTINGS = {
+  "data.path": "wikineural",
+  "data.images": "",
+  "data.buckets": (24, 48, 128),
+  "model.text.vocab_size": 16000,
+  "model.text.max_positions": 128,
+  "optim.learning_rate": 2e-3,
+  "train.batch_size": 64,
+  "train.epochs": 2,
+}
 
 
 def get_config():
-  """The experiment's ConfigDict."""
-  config = synthetic_text.get_config()
-  config.data.path = "wikineural"
-  config.data.images = ""
-  config.data.buckets = (24, 48, 128)
-  config.model.text.vocab_size = 16000
-  config.model.text.max_positions = 128
-  config.optim.learning_rate = 2e-3
-  config.train.batch_size = 64
-  config.train.epochs = 2
-  return config
+  """Returns the experiment's Config."""
+  return replace(synthetic_text.get_config(), SETTINGS)

@@ -8,11 +8,9 @@ have the same words, pictures if they have the same id.
 
 import collections
 import itertools
-import json
 import re
 import statistics
 
-from absl import flags
 from etils import epath
 
 from mner_jax.cli import launch
@@ -183,34 +181,34 @@ def _columns(rows):
   ]
 
 
-def main(*paths):
-  """Describes the folders named on the command line."""
-  if not paths:
-    raise UserError("name at least one data folder")
-  values = flags.FLAGS
-  tokenizer = None
-  if values.tokenizer:
-    tokenizer = wordpiece.published(epath.Path(values.tokenizer))
-  found = describe(
-    paths,
-    scheme=values.scheme,
-    image_folder=values.images,
-    tokenizer=tokenizer,
-    max_pieces=values.max_pieces,
+def arguments(parser):
+  """Defines the command's flags."""
+  add = parser.add_argument
+  add("paths", nargs="+", metavar="PATH", help="a data folder")
+  add(
+    "--tokenizer", help="folder with tokenizer.json or vocab.txt: count pieces"
   )
-  print(json.dumps(found, indent=2) if values.json else table(found))
+  add("--max_pieces", type=int, default=512, help="of a window (default: 512)")
+  add("--scheme", default="iob2", choices=schemes.SCHEMES, help="of the tags")
+  add("--images", help="folder of the pictures, relative to each PATH")
+
+
+def main(args):
+  """Describes the folders named on the command line."""
+  if args.max_pieces < 8:
+    raise UserError("--max_pieces must be at least 8")
+  tokenizer = None
+  if args.tokenizer:
+    tokenizer = wordpiece.published(epath.Path(args.tokenizer))
+  found = describe(
+    args.paths,
+    scheme=args.scheme,
+    image_folder=args.images,
+    tokenizer=tokenizer,
+    max_pieces=args.max_pieces,
+  )
+  print(table(found))
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string(
-    "tokenizer", None, "Folder with tokenizer.json or vocab.txt: count pieces."
-  )
-  flags.DEFINE_integer(
-    "max_pieces", 512, "Of a window, with --tokenizer.", lower_bound=8
-  )
-  flags.DEFINE_enum("scheme", "iob2", list(schemes.SCHEMES), "Of the tags.")
-  flags.DEFINE_string(
-    "images", None, "Folder of the pictures, relative to each PATH."
-  )
-  flags.DEFINE_bool("json", False, "Print one JSON object instead.")
-  launch(main, arguments=True)
+  launch(main, arguments, __doc__)

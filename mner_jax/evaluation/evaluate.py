@@ -335,8 +335,24 @@ def remarks(scores):
   return lines
 
 
-def write(scores, workdir, split):
-  """Writes `<split>_metrics.json`; process 0 only."""
+def write(scores, path):
+  """Writes the scores, as `<split>_metrics.json`; process 0 only."""
   if jax.process_index() == 0:
-    path = epath.Path(workdir) / f"{split}_metrics.json"
     files.write(path, json.dumps(scores, indent=2) + "\n")
+
+
+def write_predictions(evaluated, workdir):
+  """Writes `test_predictions.jsonl`, a line a sentence; process 0 only."""
+  lines = []
+  for sentence, tags in zip(
+    evaluated.examples.split.sentences, evaluated.predicted, strict=True
+  ):
+    record = {
+      "language": sentence.language,
+      "source": sentence.source,
+      "gold": sentence.tags,
+      "tags": tags,
+    }
+    lines.append(json.dumps(record) + "\n")
+  if jax.process_index() == 0:
+    files.write(epath.Path(workdir) / "test_predictions.jsonl", "".join(lines))

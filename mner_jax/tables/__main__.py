@@ -14,54 +14,70 @@ Exit code 0; 1 if a run failed; 2 for bad input; 75 if stopped.
 
 import sys
 
-from absl import flags
 from etils import epath
 
-from mner_jax.cli import launch
+from mner_jax import cli
+from mner_jax import config as config_lib
 from mner_jax.config import UserError
 from mner_jax.tables import figure, output, prepare, runs
 from mner_jax.tables.rows import TABLES
 
-_SEEDS = flags.DEFINE_integer(
-  "seeds", 3, "How many; they are 19, 20, ...", lower_bound=1
-)
-_SCALE = flags.DEFINE_enum("scale", "mini", ["mini", "paper"], "Of what size.")
-_DATA = flags.DEFINE_string("data", "", "Folder of the data set.")
-_WEIGHTS = flags.DEFINE_string(
-  "weights", "", "Folder or Hub name of the text encoder's weights."
-)
-_TRAIN_SENTENCES = flags.DEFINE_integer(
-  "train_sentences",
-  None,
-  "First sentences of train per language; 0 = all. Default: the table's.",
-  lower_bound=0,
-)
-_ROWS = flags.DEFINE_list("rows", [], "Only these; the reference is one more.")
-_OVERRIDE = flags.DEFINE_multi_string(
-  "override", [], "a.b=value, of every row alike."
-)
-_WORKDIR = flags.DEFINE_string("workdir", "runs/tables", "Folder of all.")
+
+def arguments(parser):
+  """Defines the command's flags."""
+  add = parser.add_argument
+  add("name", metavar="NAME", choices=TABLES, help=", ".join(TABLES))
+  add("--seeds", type=int, default=3, help="how many: 19, 20, ... (default: 3)")
+  add("--scale", default="mini", choices=("mini", "paper"), help="of what size")
+  add("--data", default="", metavar="DIR", help="folder of the data set")
+  add(
+    "--weights",
+    default="",
+    help="folder or Hub name of the text encoder's weights",
+  )
+  add(
+    "--train_sentences",
+    type=int,
+    help="first sentences of train per language; 0 = all (default: the table's)",
+  )
+  add(
+    "--rows",
+    action="append",
+    default=[],
+    help="only this row, and the reference; may be repeated",
+  )
+  add(
+    "--override",
+    action="append",
+    default=[],
+    metavar="a.b=VALUE",
+    help="of every row alike; may be repeated",
+  )
+  add("--workdir", default="runs/tables", help="folder of all tables")
 
 
-def _rows(table):
-  left_out = table.paper_only if _SCALE.value == "mini" else ()
+def _rows(args, table):
+  left_out = table.paper_only if args.scale == "mini" else ()
   table = table._replace(
     rows={k: row for k, row in table.rows.items() if k not in left_out}
   )
-  if unknown := [name for name in _ROWS.value if name not in table.rows]:
+  if unknown := [name for name in args.rows if name not in table.rows]:
     raise UserError(
       f"--rows: no row {unknown[0]!r}; there are {', '.join(table.rows)}"
     )
-  wanted = {*_ROWS.value, table.reference} if _ROWS.value else table.rows
+  wanted = {*args.rows, table.reference} if args.rows else table.rows
   return {name: row for name, row in table.rows.items() if name in wanted}
 
 
-def _overrides(name, table, workdir):
+def _overrides(args, table, workdir):
   """The fields that all rows share, those of the command line last."""
-  fields = dict(table.budget.get(_SCALE.value, {}))
-  given = dict(runs.parse_override(text) for text in _OVERRIDE.value)
-  data = _DATA.value
-  if table.configs[_SCALE.value] == "synthetic":
+  fields = dict(table.budget.get(args.scale, {}))
+  texts = dict(runs.split_override(text) for text in args.override)
+  config = runs.make_config(table.configs[args.scale], {})
+  values = config_lib.flatten(cli.override(config, texts))
+  given = {name: values[name] for name in texts}
+  data, name = args.data, args.name
+  if table.configs[args.scale] == "synthetic":
     if data:
       raise UserError(
         f"--data: {name} at this scale is of the synthetic corpus"
@@ -73,38 +89,41 @@ def _overrides(name, table, workdir):
     fields["data.path"] = str(prepare.captions(data, target))
     fields["data.images"] = str(epath.Path(data).resolve() / "images")
   elif data:
-    sizes = table.subset.get(_SCALE.value, (None,) * 3)
-    if _TRAIN_SENTENCES.value is not None:
-      sizes = (_TRAIN_SENTENCES.value or None, *sizes[1:])
+    sizes = table.subset.get(args.scale, (None,) * 3)
+    if args.train_sentences is not None:
+      sizes = (args.train_sentences or None, *sizes[1:])
     fields["data.path"] = data
     if sizes != (None,) * 3:
-      config = runs.make_config(table.configs[_SCALE.value], fields)
+      config = runs.make_config(table.configs[args.scale], fields)
       target = workdir / "data" / "-".join([name, *map(str, sizes)])
       prepare.subset(data, target, config.data.languages, sizes)
       fields["data.path"] = str(target)
-  if _WEIGHTS.value:
-    fields["model.text.weights"] = _WEIGHTS.value
+  if args.weights:
+    fields["model.text.weights"] = args.weights
   return fields | given
 
 
-def main(name="", *rest):
+def main(args):
   """Runs the table, prints it, writes it to WORKDIR/NAME-SCALE/."""
-  if name not in TABLES or rest:
-    raise UserError(f"expected one table out of {', '.join(TABLES)}")
+  if args.seeds < 1:
+    raise UserError("--seeds must be above 0")
+  if (args.train_sentences or 0) < 0:
+    raise UserError("--train_sentences must be 0 or above")
+  name = args.name
   figure.pyplot()  # better now than in an hour
-  workdir = epath.Path(_WORKDIR.value)
+  workdir = epath.Path(args.workdir)
   table = TABLES[name]
-  table = table._replace(rows=_rows(table))
-  seeds = range(19, 19 + _SEEDS.value)
+  table = table._replace(rows=_rows(args, table))
+  seeds = range(19, 19 + args.seeds)
   planned = runs.plan(
     table.rows,
-    table.configs[_SCALE.value],
-    _overrides(name, table, workdir),
+    table.configs[args.scale],
+    _overrides(args, table, workdir),
     seeds,
     workdir,
   )
   failures = runs.execute(planned)
-  folder = workdir / f"{name}-{_SCALE.value}"
+  folder = workdir / f"{name}-{args.scale}"
   found, text = output.write(table, planned, failures, folder)
   if table.reference and any(row["seeds"] for row in found["rows"]):
     figure.draw(found, planned, folder)
@@ -115,4 +134,4 @@ def main(name="", *rest):
 
 
 if __name__ == "__main__":
-  launch(main, arguments=True)
+  cli.launch(main, arguments, __doc__)

@@ -5,7 +5,6 @@ sentences. A folder with `test_metrics.json` is finished and not repeated; any
 other goes on where it stood. Tables share their runs.
 """
 
-import ast
 import collections
 import dataclasses
 import importlib
@@ -51,29 +50,18 @@ class Run:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def parse_override(text):
-  """'a.b=value' -> ('a.b', value); what is no Python literal is a string."""
+def split_override(text):
+  """Splits "a.b=value" into ("a.b", "value")."""
   name, equals, value = text.partition("=")
   if not equals:
     raise UserError(f"--override: {text!r} is not a.b=value")
-  try:
-    return name, ast.literal_eval(value)
-  except (ValueError, SyntaxError):
-    return name, value
+  return name, value
 
 
 def make_config(name, overrides):
   """The Config of a file in configs/ with {field: value} changed."""
   config = importlib.import_module(f"mner_jax.configs.{name}").get_config()
-  for field, value in overrides.items():
-    try:
-      config.update_from_flattened_dict({field: value})
-    except (KeyError, AttributeError):
-      raise UserError(f"--override: config has no field {field}") from None
-    except (TypeError, ValueError) as error:
-      reason = str(error).splitlines()[0]
-      raise UserError(f"--override: {field}: {reason}") from None
-  return config_lib.from_config_dict(config)
+  return config_lib.replace(config, overrides)
 
 
 def plan(rows, config_name, overrides, seeds, workdir):
@@ -193,7 +181,7 @@ def _start(run):
   compiled = str(run.folder.parent.parent / "compiled")
   with open(run.folder / "log.txt", "a") as log:
     return subprocess.Popen(
-      [sys.executable, "-m", "mner_jax.tables.child", config, run.folder],
+      [sys.executable, "-m", "mner_jax.training.run", config, run.folder],
       env={
         "JAX_COMPILATION_CACHE_DIR": compiled,
         # The last line of a traceback is then the error, not a hint of JAX.

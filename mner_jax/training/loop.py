@@ -13,7 +13,7 @@ import jax
 from etils import epath
 
 from mner_jax import checkpoint, files, pretrained, sharding
-from mner_jax.config import UserError
+from mner_jax.config import UserError, replace
 from mner_jax.data import batches, builders, dataset, hub, wordpiece
 from mner_jax.evaluation import evaluate as evaluation
 from mner_jax.training import step as stepping
@@ -48,8 +48,8 @@ def prepare(config, workdir):
       )
     )
   fingerprint = dataset.fingerprint([splits["train"], splits["valid"]])
-  config = pretrained.resolve(config).resolve(
-    labels, fingerprint, tokenizer.get_vocab_size()
+  config = settle(
+    pretrained.resolve(config), labels, fingerprint, tokenizer.get_vocab_size()
   )
   checkpoint.claim_workdir(workdir, config)
   if not known and jax.process_index() == 0:
@@ -59,6 +59,25 @@ def prepare(config, workdir):
     for name, split in splits.items()
   }
   return config, examples
+
+
+def settle(config, labels, fingerprint, num_pieces):
+  """Returns `config` with what the data and the tokenizer settle filled in."""
+  text = config.model.text
+  rows = text.vocab_size if text.weights else num_pieces
+  if num_pieces > rows:
+    raise UserError(
+      f"model.text.weights: the tokenizer of {text.weights} has {num_pieces}"
+      f" pieces, more than the {rows} of the weights"
+    )
+  return replace(
+    config,
+    {
+      "data.labels": labels,
+      "data.fingerprint": fingerprint,
+      "model.text.vocab_size": rows + -rows % text.vocab_multiple,
+    },
+  )
 
 
 def train(config, workdir, stop_at=None):

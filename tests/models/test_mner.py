@@ -3,14 +3,13 @@
 import functools
 import math
 import pathlib
-import runpy
 
 import jax
 import numpy as np
 import pytest
 
-from mner_jax import config as config_lib
-from mner_jax import pretrained
+from mner_jax import cli, pretrained
+from mner_jax.config import Config, replace
 from mner_jax.data import batches
 from mner_jax.models import crf
 from mner_jax.models.mner import MultimodalNER, losses
@@ -54,9 +53,8 @@ def size(tree):
 
 
 def test_full_size_model_has_the_published_parameter_counts():
-  config = pretrained.resolve(
-    config_lib.from_config_dict(config_lib.defaults())
-  ).resolve(("LOC", "MISC", "ORG", "PER"), "", 119547)
+  labels = ("LOC", "MISC", "ORG", "PER")
+  config = pretrained.resolve(replace(Config(), {"data.labels": labels}))
   batch = batches.empty(config, 2, 32)
   model = MultimodalNER(config)
   params = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
@@ -76,8 +74,7 @@ CONFIGS = sorted(pathlib.Path("mner_jax/configs").glob("[a-z]*.py"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_is_valid(path):
-  config = runpy.run_path(str(path))["get_config"]()
-  assert config_lib.from_config_dict(config)
+  assert cli.load(path)
 
 
 @pytest.fixture(scope="module", params=["2M-NER", "UMT", "MAF"])

@@ -13,8 +13,8 @@ transformers = pytest.importorskip(
   "transformers", reason="needs the extra [parity]"
 )
 
-from mner_jax import config as config_lib  # noqa: E402
 from mner_jax import pretrained  # noqa: E402
+from mner_jax.config import Config, replace  # noqa: E402
 from mner_jax.data import formats, hub, wordpiece  # noqa: E402
 from mner_jax.models.bert import Bert  # noqa: E402
 
@@ -31,9 +31,8 @@ def test_hidden_states_on_real_sentences():
   folder = pathlib.Path(SPEC.origin).parent / "model"
   path = pathlib.Path(os.environ["MNER_REAL_DATA"]) / "twitter2017/test.txt"
   sentences = list(formats.read_conll(path))[:64]
-  config = config_lib.defaults()
-  config.model.text.weights = str(folder)
-  config = pretrained.resolve(config_lib.from_config_dict(config))
+  fields = {"model.text.weights": str(folder)}
+  config = pretrained.resolve(replace(Config(), fields))
   tokenizer = wordpiece.published(hub.folder(str(folder)))
   rows = wordpiece.windows(tokenizer, sentences, 128)
   assert len(rows) == 64

@@ -15,9 +15,8 @@ transformers = pytest.importorskip(
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from mner_jax import config as config_lib  # noqa: E402
 from mner_jax import pretrained  # noqa: E402
-from mner_jax.config import UserError  # noqa: E402
+from mner_jax.config import Config, UserError, replace  # noqa: E402
 from mner_jax.data import hub  # noqa: E402
 from mner_jax.models.bert import Bert  # noqa: E402
 from mner_jax.models.resnet import (  # noqa: E402
@@ -25,6 +24,7 @@ from mner_jax.models.resnet import (  # noqa: E402
   ResNet,
 )
 from mner_jax.models.vit import PIXEL_STATISTICS, Vit  # noqa: E402
+from mner_jax.training.loop import settle  # noqa: E402
 from tests.parity import reference  # noqa: E402
 
 TINY = {
@@ -54,12 +54,10 @@ def randomise(model):
 
 def load(folder, name, module, *inputs, **settings):
   """Our module's parameters, read from the folder."""
-  config = config_lib.defaults()
-  config.model[name].update(settings)
-  config.data.buckets = (32,)
-  config.model.fusion_heads = 4
-  config.model[name].weights = str(folder)
-  config = pretrained.resolve(config_lib.from_config_dict(config))
+  fields = {f"model.{name}.{k}": v for k, v in settings.items()}
+  fields |= {"data.buckets": (32,), "model.fusion_heads": 4}
+  fields[f"model.{name}.weights"] = str(folder)
+  config = pretrained.resolve(replace(Config(), fields))
   sizes = getattr(config.model, name)
   net = module(sizes)
   init = jax.jit(net.init)(jax.random.key(0), *inputs)["params"]
@@ -346,15 +344,16 @@ def test_sharded_and_bfloat16_files(tmp_path):
 
 def test_a_padded_vocabulary(tmp_path):
   bert(tmp_path)
-  config = config_lib.defaults()
-  config.model.text.weights = str(tmp_path)
-  config.model.text.vocab_multiple = 16
-  config.data.buckets = (32,)
-  config.model.fusion_heads = 4
-  config = pretrained.resolve(config_lib.from_config_dict(config))
+  fields = {
+    "model.text.weights": str(tmp_path),
+    "model.text.vocab_multiple": 16,
+    "data.buckets": (32,),
+    "model.fusion_heads": 4,
+  }
+  config = pretrained.resolve(replace(Config(), fields))
   with pytest.raises(UserError, match="has 51 pieces, more than the 50"):
-    config.resolve(("PER",), "", num_pieces=51)
-  config = config.resolve(("PER",), "", num_pieces=50)
+    settle(config, ("PER",), "", num_pieces=51)
+  config = settle(config, ("PER",), "", num_pieces=50)
   assert config.model.text.vocab_size == 64
   net = Bert(config.model.text)
   init = jax.jit(net.init)(jax.random.key(0), *text_inputs(50))["params"]

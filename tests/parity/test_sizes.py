@@ -9,8 +9,8 @@ import math
 import jax
 import pytest
 
-from mner_jax import config as config_lib
 from mner_jax import pretrained
+from mner_jax.config import Config, replace
 from mner_jax.models.bert import Bert
 from mner_jax.models.resnet import ResNet
 from mner_jax.models.vit import Vit
@@ -91,10 +91,11 @@ RESNET = {
 def resolved(folder, encoder, values):
   """The encoder's part of a Config whose weights are in such a folder."""
   (folder / "config.json").write_text(json.dumps(values))
-  config = config_lib.defaults()
-  config.model[encoder].weights = str(folder)
-  config.model.fusion_heads = 4  # divides the width of every text encoder
-  config = pretrained.resolve(config_lib.from_config_dict(config))
+  fields = {
+    f"model.{encoder}.weights": str(folder),
+    "model.fusion_heads": 4,  # divides the width of every text encoder
+  }
+  config = pretrained.resolve(replace(Config(), fields))
   return getattr(config.model, encoder)
 
 

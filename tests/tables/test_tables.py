@@ -46,7 +46,7 @@ def arguments(folder, **overrides):
   fields |= {k.replace("__", "."): v for k, v in overrides.items()}
   return [
     sys.executable, "-m", "mner_jax.tables", "ablation", "--seeds=1",
-    f"--rows={TEXT},ViT only", f"--workdir={folder / 'work'}",
+    f"--rows={TEXT}", "--rows=ViT only", f"--workdir={folder / 'work'}",
     *(f"--override={k}={v}" for k, v in fields.items()),
   ]  # fmt: skip
 

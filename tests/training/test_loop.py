@@ -1,8 +1,11 @@
 """Whole runs of train.py and eval.py, as a user starts them."""
 
+import contextlib
+import io
 import json
 import os
 import pathlib
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,33 +18,34 @@ from PIL import Image
 
 from mner_jax import checkpoint, sharding
 from mner_jax import config as config_lib
+from mner_jax.cli import read_workdir
 from mner_jax.data import formats
 from mner_jax.training import step as stepping
+from tests.conftest import TINY
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-TINY = """
-from mner_jax.config import defaults
 
-def get_config():
-  config = defaults()
-  config.data.path = {path!r}
-  config.data.cache_dir = {cache!r}
-  config.data.languages = ("en", "de")
-  config.data.buckets = (16, 24)
-  config.model.text.update(vocab_size=200, hidden_size=16, num_layers=1,
-                           num_heads=4, intermediate_size=32, max_positions=24)
-  config.model.vit.update(image_size=16, patch_size=8, hidden_size=16,
-                          num_layers=1, num_heads=4, intermediate_size=32)
-  config.model.resnet.update(image_size=32, stages=(1,), width=8)
-  config.model.fusion_heads = 4
-  config.optim.learning_rate = 3e-3
-  config.train.batch_size = 4
-  config.train.epochs = 5
-  config.train.log_every = 1
-  config.train.eval_every = 8
-  return config
-"""
+def experiment(folder, fields=()):
+  """The fields of a small run on `folder`/data, those given last."""
+  return TINY | {
+    "data.path": str(folder / "data"),
+    "data.cache_dir": str(folder / "cache"),
+    "data.languages": ("en", "de"),
+    "train.epochs": 5,
+    "train.log_every": 1,
+    "train.eval_every": 8,
+    **dict(fields),
+  }
+
+
+def write_config(path, fields):
+  """Writes a config file with these fields."""
+  path.write_text(
+    "from mner_jax.config import Config, replace\n\n"
+    f"def get_config():\n  return replace(Config(), {fields!r})\n"
+  )
+  return path
 
 
 def write_corpus(folder):
@@ -92,11 +96,7 @@ def command(program, *arguments, cwd=ROOT):
 def corpus(tmp_path_factory):
   folder = tmp_path_factory.mktemp("corpus")
   write_corpus(folder / "data")
-  config = folder / "tiny.py"
-  config.write_text(
-    TINY.format(path=str(folder / "data"), cache=str(folder / "cache"))
-  )
-  return config
+  return write_config(folder / "tiny.py", experiment(folder))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,8 @@ def test_a_run_leaves_what_it_promises(run):
   workdir, result = run
   assert {p.name for p in workdir.iterdir()} == {
     "config.json", "tokenizer", "metrics.jsonl", "timing.jsonl",
-    "checkpoints", "test_metrics.json", "lock",
+    "checkpoints", "test_metrics.json", "lock", "run.json",
+    "test_predictions.jsonl", "test_retrieval.json",
   }  # fmt: skip
   scores = json.loads((workdir / "test_metrics.json").read_text())
   assert set(scores["per_language"]) == {"de", "en"}
@@ -155,7 +156,7 @@ def arrays(workdir):
 
 def named_arrays(workdir):
   """[(path, array)] of a run's last checkpoint."""
-  config = config_lib.read_workdir(workdir)
+  config = read_workdir(workdir)
   init = stepping.make_init(config, stepping.make_optimizer(config.optim, 1))
   key = jax.random.key_data(jax.random.key(0))
   one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -195,28 +196,24 @@ def test_eval_repeats_the_scores_and_takes_overrides(run):
   assert page.count("data:image/webp") == 4 and "Jürgen" not in page
   assert f'"f1":{json.loads(want)["f1"]},' in page and "J\\u00fcrgen" in page
   (workdir / "report.html").unlink()
-  result = command(
-    "eval.py", f"--workdir={workdir}", "--split=valid",
-    "--config.data.languages=('de',)",
-  )  # fmt: skip
-  assert result.returncode == 0, result.stderr
-  scores = json.loads((workdir / "valid_metrics.json").read_text())
-  assert list(scores["per_language"]) == ["de"]
-  (workdir / "valid_metrics.json").unlink()
 
 
-def test_eval_languages_win_over_those_of_the_run(run, tmp_path):
-  workdir = tmp_path / "run"
-  shutil.copytree(run[0], workdir)
-  config = json.loads((workdir / "config.json").read_text())
-  config["data"]["eval_languages"] = ["en"]  # a zero-shot run
-  (workdir / "config.json").write_text(json.dumps(config))
-  result = command(
-    "eval.py", f"--workdir={workdir}", "--config.data.languages=('de',)"
+@pytest.mark.parametrize("field", ["languages", "eval_languages"])
+def test_eval_of_other_data_writes_no_file_of_the_run(run, field, tmp_path):
+  workdir, _ = run
+  before = files(workdir)
+  arguments = (
+    "eval.py",
+    f"--workdir={workdir}",
+    f"--config.data.{field}=('de',)",
   )
+  output = tmp_path / "scores.json"
+  result = command(*arguments, f"--output={output}")
   assert result.returncode == 0, result.stderr
-  scores = json.loads((workdir / "test_metrics.json").read_text())
-  assert list(scores["per_language"]) == ["de"]
+  assert list(json.loads(output.read_text())["per_language"]) == ["de"]
+  code, err = in_process(*arguments, "--report")
+  assert code == 2 and "the run's own" in err
+  assert files(workdir) == before
 
 
 BAD = {
@@ -225,17 +222,18 @@ BAD = {
   "unknown tag": (["--config.data.labels=('PER',)"], "en/train.txt:5"),
   "unknown field": (
     ["--config.model.text.layers=3"],
-    "no setting 'layers'; did you mean 'num_layers'?",
+    "no setting 'model.text.layers'; did you mean 'model.text.num_layers'?",
   ),
   "wrong type": (["--config.train.epochs=many"], "many"),
   "unknown flag": (["--wrkdir=x"], "wrkdir"),
   "stray argument": (["resume"], "resume"),
   "missing config": (["--config=nothing.py"], "nothing.py"),
+  "old config": (["--config={old}"], "cannot import name 'defaults'"),
   "broken config": (["--config={broken}"], "SyntaxError"),
-  "not a config": (["--config={number}"], "3 is no config"),
+  "not a config": (["--config={number}"], "int: get_config() must return"),
   "not finite": (["--config.optim.weight_decay=nan"], "weight_decay"),
   "learning rate": (["--config.optim.learning_rate=0"], "learning_rate"),
-  "dropout": (["--config.model.text.dropout=1.5"], "not in [0, 1]"),
+  "dropout": (["--config.model.text.dropout=1.5"], "must be in [0, 1], not 1.5"),
   "seed": (["--config.seed=-3"], "seed must be"),
   "no files": (["--config.data.path={empty}"], "no train.txt for 'en'"),
   "bad value": (["--config.loss.contrastive=simclr"], "simclr"),
@@ -251,30 +249,49 @@ BAD = {
   "orphans": (["--config.data.orphans=error"], "en/train.txt:22: I-LOC"),
   "pictures": (["--config.data.strict=True"], "1 images are missing or bro"),
   "temperature": (["--config.data.language_temperature=0"], "temperature"),
-  "sharp": (["--config.loss.temperature=0.01"], "must be at least 0.015"),
+  "sharp": (["--config.loss.temperature=0"], "temperature must be above 0"),
   "no manual folder": (["--config.data.path=mmnerd"], "manual/mmnerd"),
   "columns": (["--config.data.path={columns}"], "train.txt:2"),
 }
+
+
+# This process has eight devices.
+EIGHT = "--config.train.batch_size=8"
+
+
+def in_process(program, *arguments):
+  """(exit code, stderr) of a command, without the seconds of its imports."""
+  err = io.StringIO()
+  with (
+    pytest.MonkeyPatch.context() as patch,
+    contextlib.redirect_stderr(err),
+    pytest.raises(SystemExit) as left,
+  ):
+    patch.setattr(sys, "argv", [program, *map(str, arguments)])
+    runpy.run_path(str(ROOT / program), run_name="__main__")
+  return left.value.code, err.getvalue()
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_exit_code_2(corpus, case, tmp_path):
   (tmp_path / "broken.py").write_text("def get_config(:\n")
   (tmp_path / "number.py").write_text("def get_config(): return 3\n")
+  (tmp_path / "old.py").write_text("from mner_jax.config import defaults\n")
   columns = tmp_path / "columns"
   write_corpus(columns)
   (columns / "en" / "train.txt").write_text("Anna\tB-PER\nsings\tO\tO\n")
   arguments, expected = BAD[case]
   (tmp_path / "empty" / "images").mkdir(parents=True)
   places = {"columns": columns, "empty": tmp_path / "empty"}
-  places |= {name: tmp_path / f"{name}.py" for name in ("broken", "number")}
+  places |= {
+    name: tmp_path / f"{name}.py" for name in ("broken", "number", "old")
+  }
   arguments = [a.format(**places) for a in arguments]
-  result = command(
-    "train.py", f"--config={corpus}", f"--workdir={tmp_path}/run", *arguments
-  )
-  assert result.returncode == 2, result.stderr
-  said = [line for line in result.stderr.splitlines() if "building" not in line]
-  assert len(said) == 1 and expected in said[0], result.stderr
+  arguments = [f"--config={corpus}", f"--workdir={tmp_path}/run", *arguments]
+  code, err = in_process("train.py", EIGHT, *arguments)
+  assert code == 2, err
+  said = [line for line in err.splitlines() if "building" not in line]
+  assert len(said) == 1 and expected in said[0], err
 
 
 def first_line(workdir):
@@ -335,10 +352,13 @@ def test_a_type_that_only_the_evaluated_file_has_is_missed(run, tmp_path):
   path = other / "en" / "test.txt"
   path.write_text(path.read_text().replace("visits\tO", "visits\tB-MISC"))
   result = command(
-    "eval.py", f"--workdir={workdir}", f"--config.data.path={other}"
+    "eval.py",
+    f"--workdir={workdir}",
+    f"--config.data.path={other}",
+    f"--output={tmp_path / 'scores.json'}",
   )
   assert result.returncode == 0, result.stderr
-  scores = json.loads((workdir / "test_metrics.json").read_text())
+  scores = json.loads((tmp_path / "scores.json").read_text())
   assert scores["per_type"]["MISC"]["recall"] == 0
   assert scores["per_type"]["MISC"]["support"] == 8
 
@@ -365,6 +385,6 @@ def test_eval_of_no_run_is_one_line(tmp_path):
 
 
 def test_config_survives_json(tiny):
-  again = config_lib.from_config_dict(json.loads(config_lib.to_json(tiny)))
+  again = config_lib.from_dict(json.loads(config_lib.to_json(tiny)))
   assert again == tiny
   assert config_lib.differences(tiny, again) == []

@@ -16,24 +16,19 @@ import pytest
 from tests.test_sharding import NO_GRADIENT
 from tests.training.test_loop import (
   ROOT,
-  TINY,
   environment,
+  experiment,
   named_arrays,
+  write_config,
   write_corpus,
 )
 
 # Eight devices divide every batch and every sharded axis.
-CONFIG = TINY.replace(
-  "  return config",
-  """  config.train.batch_size = 8
-  config.train.epochs = 3
-  config.mesh.data = -1
-  return config""",
-)
+EIGHT = {"train.batch_size": 8, "train.epochs": 3, "mesh.data": -1}
 OBSERVED = """
 import atexit, json, runpy
 import jax
-from mner_jax import progress
+from mner_jax.training import log as progress
 
 compiled, fetched, logged = [], [], []
 names = {{"/jax/core/compile/jaxpr_trace_duration": compiled}}
@@ -67,10 +62,7 @@ def start(tmp_path_factory):
   """Returns a function (workdir, *arguments) -> a train.py that runs."""
   folder = tmp_path_factory.mktemp("pod")
   write_corpus(folder / "data")
-  config = folder / "tiny.py"
-  config.write_text(
-    CONFIG.format(path=str(folder / "data"), cache=str(folder / "cache"))
-  )
+  config = write_config(folder / "tiny.py", experiment(folder, EIGHT))
 
   def start(workdir, *arguments, devices, code=TRAIN):
     return subprocess.Popen(

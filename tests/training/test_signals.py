@@ -8,16 +8,19 @@ import sys
 import pytest
 
 from mner_jax.training.stopping import EXIT_STOPPED
-from tests.training.test_loop import ROOT, TINY, environment, write_corpus
+from tests.training.test_loop import (
+  ROOT,
+  environment,
+  experiment,
+  write_config,
+  write_corpus,
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number):
   write_corpus(tmp_path / "data")
-  config = tmp_path / "tiny.py"
-  config.write_text(
-    TINY.format(path=str(tmp_path / "data"), cache=str(tmp_path / "cache"))
-  )
+  config = write_config(tmp_path / "tiny.py", experiment(tmp_path))
   workdir = tmp_path / "run"
   process = subprocess.Popen(
     [

@@ -17,27 +17,24 @@ import pytest
 
 from mner_jax import checkpoint, files
 from mner_jax.training.stopping import EXIT_STOPPED
+from tests.conftest import TEXT_ONLY
 from tests.training.test_loop import (
   ROOT,
-  TINY,
   arrays,
   environment,
+  experiment,
+  write_config,
   write_corpus,
 )
 
 KILLS = int(os.environ.get("MNER_KILLS", "5"))
 TOTAL = 60 * max(1, KILLS // 5)  # steps, five an epoch
 # One program to compile, and a save at every other step.
-SMALL = TINY.replace(
-  "  return config",
-  """  config.model.vit.enabled = False
-  config.model.resnet.enabled = False
-  config.data.images = ""
-  config.data.buckets = (24,)
-  config.train.epochs = {epochs}
-  config.train.checkpoint_every = 2
-  return config""",
-)
+SMALL = TEXT_ONLY | {
+  "data.buckets": (24,),
+  "train.epochs": TOTAL // 5,
+  "train.checkpoint_every": 2,
+}
 
 
 AND_TRAIN = """
@@ -55,13 +52,7 @@ def start(tmp_path_factory):
   """Returns a function (workdir, *arguments) -> a train.py that runs."""
   folder = tmp_path_factory.mktemp("survival")
   write_corpus(folder / "data")
-  config = folder / "small.py"
-  config.write_text(
-    SMALL.format(
-      path=str(folder / "data"), cache=str(folder / "cache"),
-      epochs=TOTAL // 5,
-    )
-  )  # fmt: skip
+  config = write_config(folder / "small.py", experiment(folder, SMALL))
   variables = {
     **environment(),
     # A run that is started again must not spend its time compiling.
