@@ -105,11 +105,25 @@ def replicated(mesh):
   return NamedSharding(mesh, P())
 
 
-def replicate(mesh):
-  """The function that, in jit, gives every device all of an array of rows."""
+def gather_rows(mesh):
+  """Returns the function that, in jit, gives every device all rows of an array.
+
+  The gradient of a row goes back to the device of the row (reduce-scatter);
+  otherwise XLA would sum the gradients of all rows on every device.
+  """
   if mesh is None:
     return lambda x: x
-  return lambda x: jax.lax.with_sharding_constraint(x, replicated(mesh))
+  place = jax.lax.with_sharding_constraint
+
+  @jax.custom_vjp
+  def gather(x):
+    return place(x, replicated(mesh))
+
+  gather.defvjp(
+    lambda x: (gather(x), None),
+    lambda _, gradient: (place(gradient, batch_sharding(mesh)),),
+  )
+  return gather
 
 
 def gather_fsdp(params, mesh):

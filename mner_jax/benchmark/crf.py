@@ -63,7 +63,7 @@ def _inputs(b, w, k):
 def _ours(b, w, k):
   emissions, tags, lengths = map(jnp.asarray, _inputs(b, w, k))
   scores = crf.CRF(k).init(jax.random.key(0))["params"]
-  scores = crf.Scores(**scores)
+  scores = crf.CRFParams(**scores)
 
   @jax.jit
   def loss_and_gradient(scores, emissions):

@@ -16,6 +16,7 @@ import numpy as np
 import seqeval.metrics
 import seqeval.scheme
 from etils import epath
+from seqeval.metrics.sequence_labeling import get_entities
 
 from mner_jax import checkpoint, files, sharding
 from mner_jax.data import batches, builders, schemes, wordpiece
@@ -41,13 +42,26 @@ def abstract_params(config, mesh):
   )
 
 
-@functools.partial(jax.jit, static_argnames="marginals")
-def _decode(scores, emissions, lengths, *, marginals):
-  """([B, W] tags, [B, W] marginals of entities or None)."""
-  paths, _ = crf.viterbi(scores, emissions, lengths)
-  if not marginals:
-    return paths, None
-  return paths, crf.entity_marginals(scores, emissions, paths, lengths)
+_viterbi = jax.jit(lambda *inputs: crf.viterbi(*inputs)[0])
+_entity_probabilities = jax.jit(crf.entity_probabilities)
+
+
+def _marginals(params, emissions, paths, lengths, names):
+  """[B, W]: the probability of each entity of the paths, at its last word."""
+  entities = [
+    (row, first, last, names.index(f"I-{kind}"))
+    for row, (path, length) in enumerate(zip(paths, lengths, strict=True))
+    for kind, first, last in get_entities([names[t] for t in path[:length]])
+  ]
+  found = np.zeros(paths.shape, np.float32)
+  if entities:
+    # Repeated up to a power of two: few shapes to compile.
+    size = 1 << (len(entities) - 1).bit_length()
+    rows, first, last, inner = np.resize(entities, (size, 4)).T
+    found[rows, last] = _entity_probabilities(
+      params, emissions[rows], lengths[rows], first, last, inner
+    )
+  return found
 
 
 def _emissions(model, params, batch):
@@ -133,9 +147,9 @@ class Evaluator:
     Returns:
       [(tags, scores)] of each sentence: strings, and [words] the marginal
       probability of each entity at its last word, see
-      `crf.entity_marginals`; None without `marginals`.
+      `crf.entity_probabilities`; None without `marginals`.
     """
-    scores = jax.device_get(crf.scores_of(params, len(self._tags)))
+    scores = jax.device_get(crf.params_of(params, len(self._tags)))
     # Equal lengths together: little padding, few shapes to compile.
     by_length = collections.defaultdict(list)
     for i, e in enumerate(emissions):
@@ -150,9 +164,9 @@ class Evaluator:
         for row, i in enumerate(rows):
           padded[row, : len(emissions[i])] = emissions[i]
           lengths[row] = len(emissions[i])
-        paths, sure = jax.device_get(
-          _decode(scores, padded, lengths, marginals=marginals)
-        )
+        paths = jax.device_get(_viterbi(scores, padded, lengths))
+        if marginals:
+          sure = _marginals(scores, padded, paths, lengths, self._tags)
         for row, i in enumerate(rows):
           own = slice(lengths[row])
           tags = [self._tags[t] for t in paths[row, own]]

@@ -34,9 +34,10 @@ class Attention(nn.Module):
     key = nn.Dense(width, dtype=self.dtype, name="key")
     value = nn.Dense(width, dtype=self.dtype, name="value")
     k, v = heads(key(keys)), heads(value(keys))
-    query = key if self.tied_query else nn.Dense(
-      width, dtype=self.dtype, name="query"
-    )  # fmt: skip
+    if self.tied_query:
+      query = key
+    else:
+      query = nn.Dense(width, dtype=self.dtype, name="query")
     q = heads(query(queries))
     scores = jnp.einsum("bqnh,bsnh->bnqs", q, k) / jnp.sqrt(q.shape[-1])
     scores = scores.astype(jnp.float32)  # [B, N, Q, S]
@@ -45,7 +46,7 @@ class Attention(nn.Module):
         mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min
       )
     weights = jax.nn.softmax(scores)
-    # Kept only where a caller asks for "intermediates"; costs nothing else.
+    # Stored only where a caller asks for "intermediates".
     self.sow("intermediates", "weights", weights)
     weights = weights.astype(self.dtype)
     weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)

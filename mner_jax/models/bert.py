@@ -60,17 +60,19 @@ class Bert(nn.Module):
     """
     cfg = self.config
 
-    def embed(size, name):
-      return nn.Embed(
-        size, cfg.hidden_size, dtype=self.dtype, name=name,
-        embedding_init=nn.initializers.normal(0.02),
-      )  # fmt: skip
-
+    embed = functools.partial(
+      nn.Embed,
+      features=cfg.hidden_size,
+      dtype=self.dtype,
+      embedding_init=nn.initializers.normal(0.02),
+    )
     positions = jnp.arange(input_ids.shape[1])
-    x = embed(cfg.vocab_size, "word_embeddings")(input_ids)  # [B, T, D]
-    x += embed(cfg.max_positions, "position_embeddings")(positions)[None]
+    words = embed(cfg.vocab_size, name="word_embeddings")
+    places = embed(cfg.max_positions, name="position_embeddings")
+    types = embed(cfg.type_vocab_size, name="type_embeddings")
+    x = words(input_ids) + places(positions)[None]  # [B, T, D]
     # Every piece is of the first segment: there is one sentence.
-    x += embed(cfg.type_vocab_size, "type_embeddings")(jnp.zeros((1, 1), int))
+    x += types(jnp.zeros((1, 1), int))
     x = layer_norm(cfg.layer_norm_eps, self.dtype, "embeddings_norm")(x)
     x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
     # In the backward pass a layer is computed again from its input alone.

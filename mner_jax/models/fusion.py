@@ -1,69 +1,104 @@
-"""How image tokens reach the words: collaboration, concatenation."""
+"""How image tokens reach the words: collaboration, concatenation.
+
+Every fusion, those in `baselines` too, is a module of a Config that maps words
+and images to `Fused`. B sentences, W words, P image tokens, D width,
+K tags.
+"""
+
+from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
+from mner_jax.config import Config, ModelConfig
 from mner_jax.models.attention import Attention, layer_norm
+
+
+class Fused(NamedTuple):
+  """Words that have seen their picture, and what a fusion adds of its own.
+
+  Attributes:
+    words: [B, W, D'].
+    emissions: [B, W, K], averaged with those of the words; None = none.
+    tagging: {name: scalar} auxiliary losses, added to L_crf.
+    aligning: {name: scalar} auxiliary losses, added to L_cl.
+  """
+
+  words: jax.Array
+  emissions: jax.Array | None = None
+  tagging: dict[str, jax.Array] = {}
+  aligning: dict[str, jax.Array] = {}
 
 
 class ImageAttention(nn.Module):
   """H = LN(m (W_o MHA(words, image tokens) + b_o) + words), one image branch.
 
   No feed-forward and no gate. With m = 0 (no picture) only the words remain.
-
-  Attributes:
-    released: project the queries with the KEY projection, as the authors'
-      released code does.
+  Where `config.released`, queries go through the KEY projection.
   """
 
-  num_heads: int
-  dropout: float
-  released: bool = False
+  config: ModelConfig
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, words, tokens, has_image, *, deterministic=True):
-    """[B, W, D], [B, P, D] and [B] bool -> [B, W, D]."""
+    """[B, W, D], [B, P, C] and [B] bool -> [B, W, D]."""
+    cfg = self.config
     attention = Attention(
-      self.num_heads, self.dropout, tied_query=self.released,
-      dtype=self.dtype, name="attention",
-    )  # fmt: skip
+      cfg.fusion_heads,
+      cfg.dropout,
+      tied_query=cfg.released,
+      dtype=self.dtype,
+      name="attention",
+    )
     seen = attention(words, tokens, deterministic=deterministic)
-    seen = nn.Dropout(self.dropout)(seen, deterministic=deterministic)
+    seen = nn.Dropout(cfg.dropout)(seen, deterministic=deterministic)
     seen = jnp.where(has_image[:, None, None], seen, 0)
     return layer_norm(1e-12, self.dtype, "norm")(seen + words)
+
+
+def image_tokens(images, width, dtype):
+  """Tokens of each branch, [B, P, C]; of the ResNet's grid one, W_r r.
+
+  To be called in a module, which then owns W_r.
+  """
+  tokens = dict(images)
+  if "resnet" in tokens:
+    scene = jnp.mean(tokens["resnet"], axis=(1, 2))[:, None]  # [B, 1, C]
+    tokens["resnet"] = nn.Dense(width, dtype=dtype, name="scene_token")(scene)
+  return tokens
 
 
 class Collaboration(nn.Module):
   """One ImageAttention per branch, joined: H = Linear([H_v ; H_r])."""
 
-  num_heads: int
-  dropout: float
-  released: bool = False
+  config: Config
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, words, branches, has_image, *, deterministic=True):
-    """Joins the words with every image branch.
+  def __call__(self, words, images, batch, *, deterministic=True):
+    """Lets the words attend to every image branch.
 
     Args:
       words: [B, W, D].
-      branches: {name: image tokens [B, P, D]}, in the order of joining.
-      has_image: [B] bool.
+      images: "vit", tokens [B, P, C], and "resnet", a grid [B, h, w, C], or
+        one of them.
+      batch: see `data.batches.Examples.rows`.
       deterministic: False applies dropout.
 
     Returns:
-      [B, W, D].
+      Fused, words [B, W, D].
     """
+    width = words.shape[-1]
     joined = [
-      ImageAttention(
-        self.num_heads, self.dropout, self.released, self.dtype, name=name
-      )(words, tokens, has_image, deterministic=deterministic)
-      for name, tokens in branches.items()
+      ImageAttention(self.config.model, self.dtype, name=name)(
+        words, tokens, batch["has_image"], deterministic=deterministic
+      )
+      for name, tokens in image_tokens(images, width, self.dtype).items()
     ]  # [B, W, D] each
-    return nn.Dense(words.shape[-1], dtype=self.dtype, name="join")(
-      jnp.concatenate(joined, axis=-1)
-    )
+    join = nn.Dense(width, dtype=self.dtype, name="join")
+    return Fused(join(jnp.concatenate(joined, axis=-1)))
 
 
 class Concatenation(nn.Module):
@@ -72,16 +107,18 @@ class Concatenation(nn.Module):
   Every word gets the same vectors, 0 where there is no picture.
   """
 
+  config: Config
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, words, branches, has_image):
-    """Arguments and result as in `Collaboration`."""
+  def __call__(self, words, images, batch, *, deterministic=True):
+    """Arguments and result as in `Collaboration`; there is no dropout."""
+    width = words.shape[-1]
     joined = [words]
-    for tokens in branches.values():
-      mean = jnp.where(has_image[:, None], jnp.mean(tokens, axis=1), 0)
-      mean = jnp.broadcast_to(mean[:, None], (*words.shape[:2], mean.shape[-1]))
-      joined.append(mean)  # [B, W, D]
-    return nn.Dense(words.shape[-1], dtype=self.dtype, name="join")(
-      jnp.concatenate(joined, axis=-1)
-    )
+    for tokens in image_tokens(images, width, self.dtype).values():
+      mean = jnp.mean(tokens, axis=1, keepdims=True)  # [B, 1, C]
+      mean = jnp.where(batch["has_image"][:, None, None], mean, 0)
+      shape = (*words.shape[:2], mean.shape[-1])
+      joined.append(jnp.broadcast_to(mean, shape))  # [B, W, C]
+    join = nn.Dense(width, dtype=self.dtype, name="join")
+    return Fused(join(jnp.concatenate(joined, axis=-1)))

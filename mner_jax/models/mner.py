@@ -6,8 +6,8 @@ Multimodal NER with Language and Modal Fusion".
 B sentences, T word pieces, W words, P image tokens, D width, K tags.
 """
 
-import dataclasses
 import functools
+import pkgutil
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -16,26 +16,27 @@ import jax.numpy as jnp
 
 from mner_jax.config import Config
 from mner_jax.models import contrastive, crf
-from mner_jax.models.baselines import maf, umt
-from mner_jax.models.baselines.bilstm import BiLSTM
 from mner_jax.models.bert import Bert
 from mner_jax.models.contrastive import ProjectionHead
-from mner_jax.models.fusion import Collaboration, Concatenation
+from mner_jax.models.fusion import Collaboration, Concatenation, Fused
+from mner_jax.models.padding import length_mask, weighted_mean
 from mner_jax.models.resnet import ResNet
 from mner_jax.models.vit import Vit
 
+_ENCODERS = {"bert": Bert}
+_FUSIONS = {"collaboration": Collaboration, "concatenation": Concatenation}
+
 
 class Output(NamedTuple):
-  """What the model says of a batch, before the losses."""
+  """What the model computes of a batch, before the losses."""
 
   emissions: jax.Array  # [B, W, K], scores of each word's tags
-  crf: crf.Scores
+  crf: crf.CRFParams
   # t, compared with each of the images {"vit": v, "resnet": r}: [B, D] each,
   # or [B, W, D] and [B, P, D] where words are aligned.
   text: jax.Array | None
   images: dict[str, jax.Array]
-  spans: umt.Spans | None
-  match: maf.Match | None
+  fused: Fused  # with the fusion's auxiliary losses
 
 
 class MultimodalNER(nn.Module):
@@ -52,91 +53,68 @@ class MultimodalNER(nn.Module):
   def __call__(self, batch, *, deterministic=True):
     """`batch`: see `data.batches.Examples.rows`; False applies dropout."""
     cfg, dtype = self.config.model, jnp.dtype(self.config.dtype)
-    width = cfg.text.hidden_size
 
     # Text: H = BERT(pieces); a word is its first piece.
     input_ids = batch["input_ids"]
-    piece_mask = (
-      jnp.arange(input_ids.shape[1])[None] < batch["num_pieces"][:, None]
-    )
-    Encoder = BiLSTM if cfg.text.encoder == "bilstm" else Bert
-    pieces, pooled = Encoder(cfg.text, dtype, name="text")(
+    piece_mask = length_mask(batch["num_pieces"], input_ids.shape[1])
+    encoder = _ENCODERS.get(cfg.text.encoder) or _baseline(cfg.text.encoder)
+    pieces, pooled = encoder(cfg.text, dtype, name="text")(
       input_ids, piece_mask, deterministic=deterministic
     )  # [B, T, D], [B, D]
-    first_piece = batch["first_piece"] - (1 if cfg.released else 0)
-    words = take_words(pieces, first_piece)  # [B, W, D]
+    words = take_words(pieces, batch["first_piece"] - int(cfg.released))
 
-    # Images: the ViT's tokens, and one vector for the scene.
-    images, grid = {}, None
+    # Images: the ViT's tokens, and the ResNet's grid of regions.
+    images = {}
     if cfg.vit.enabled:
       images["vit"] = Vit(cfg.vit, dtype, name="vit")(batch["pixels"])
     if cfg.resnet.enabled:
-      grid = ResNet(cfg.resnet, dtype, name="resnet")(batch["scene_pixels"])
-      # [B, 1, 2048], global average pool
-      images["resnet"] = jnp.mean(grid, axis=(1, 2))[:, None]
+      resnet = ResNet(cfg.resnet, dtype, name="resnet")
+      images["resnet"] = resnet(batch["scene_pixels"])
 
     # Alignment: t, v and r, which the contrastive loss compares.
-    aligned, text = {}, None
+    text, aligned = None, {}
     if images and self.config.loss.contrastive != "none":
-      by_word = self.config.loss.alignment == "word"
-      head = functools.partial(ProjectionHead, width, dtype)
-      text = head(name="text_head")(words if by_word else pooled)
-      for name, x in images.items():  # [B, P, D]; a sentence sees all at once
-        x = x if by_word else x.reshape(x.shape[0], -1)
-        aligned[name] = head(name=f"{name}_head")(x)
+      text, aligned = self._align(words, pooled, images, dtype)
 
-    # Fusion: the pictures reach the words.
-    words, spans, match = _fuse(
-      cfg, dtype, words, images, grid, batch, deterministic
-    )
-    words = nn.Dropout(cfg.dropout)(words, deterministic=deterministic)
-    num_tags = len(self.config.tags)
-    # fp32: the CRF adds these up over the whole sentence.
-    emissions = nn.Dense(num_tags, dtype=jnp.float32, name="emissions")(words)
-    if cfg.decoder == "softmax":
-      scores = crf.softmax_scores(num_tags)
-    else:
-      scores = crf.CRF(num_tags, name="crf")()
-    if spans is not None:
-      emissions = umt.mix(emissions, spans)
-    return Output(emissions, scores, text, aligned, spans, match)
-
-
-def _fuse(cfg, dtype, words, images, grid, batch, deterministic):
-  """Words that have seen their picture; UMT's spans and MAF's match, or None.
-
-  2M-NER is the collaboration, H = Linear([H_v ; H_r]); the others are what it
-  is compared with.
-  """
-  if not images or cfg.fusion == "none":
-    return words, None, None
-  has_image = batch["has_image"]
-  if cfg.fusion in ("umt", "maf"):
-    # Their layers are BERT's, with heads of their own number.
-    layer = dataclasses.replace(cfg.text, num_heads=cfg.fusion_heads)
-    regions = grid.reshape(grid.shape[0], -1, grid.shape[-1])  # [B, 49, 2048]
-    word_mask = jnp.arange(words.shape[1])[None] < batch["num_words"][:, None]
-    if cfg.fusion == "umt":
-      words, spans = umt.UMT(layer, dtype, name="fusion")(
-        words, word_mask, regions, has_image, deterministic=deterministic
+    # Collaboration: the pictures reach the words.
+    fused = Fused(words)
+    if images and cfg.fusion != "none":
+      fusion = _FUSIONS.get(cfg.fusion) or _baseline(cfg.fusion)
+      fused = fusion(self.config, dtype, name="fusion")(
+        words, images, batch, deterministic=deterministic
       )
-      return words, spans, None
-    words, match = maf.MAF(layer, dtype, name="fusion")(
-      words, word_mask, regions, has_image & (batch["weight"] > 0),
-      batch["image_id"], deterministic=deterministic,
-    )  # fmt: skip
-    return words, None, match
-  tokens = dict(images)
-  if "resnet" in tokens:
-    project = nn.Dense(words.shape[-1], dtype=dtype, name="scene_token")  # W_r
-    tokens["resnet"] = project(images["resnet"])  # [B, 1, D]
-  if cfg.fusion == "concatenation":
-    words = Concatenation(dtype, name="fusion")(words, tokens, has_image)
-  else:
-    words = Collaboration(
-      cfg.fusion_heads, cfg.dropout, cfg.released, dtype, name="fusion"
-    )(words, tokens, has_image, deterministic=deterministic)
-  return words, None, None
+
+    # CRF. fp32: it adds the emissions up over the whole sentence.
+    drop = nn.Dropout(cfg.dropout, deterministic=deterministic)
+    num_tags = len(self.config.tags)
+    classify = nn.Dense(num_tags, dtype=jnp.float32, name="emissions")
+    emissions = classify(drop(fused.words))  # [B, W, K]
+    if fused.emissions is not None:
+      emissions = (emissions + fused.emissions) / 2
+    if cfg.decoder == "softmax":
+      params = crf.softmax_params(num_tags)
+    else:
+      params = crf.CRF(num_tags, name="crf")()
+    return Output(emissions, params, text, aligned, fused)
+
+  def _align(self, words, pooled, images, dtype):
+    """Projects text and images into one space: (t, {"vit": v, "resnet": r})."""
+    head = functools.partial(ProjectionHead, words.shape[-1], dtype)
+    images = dict(images)
+    if "resnet" in images:  # its global average pool, [B, 1, 2048]
+      images["resnet"] = jnp.mean(images["resnet"], axis=(1, 2))[:, None]
+    text = words
+    if self.config.loss.alignment == "sentence":
+      # A sentence is compared with all tokens of its picture at once.
+      images = {k: x.reshape(x.shape[0], -1) for k, x in images.items()}
+      text = pooled
+    aligned = {k: head(name=f"{k}_head")(x) for k, x in images.items()}
+    return head(name="text_head")(text), aligned
+
+
+def _baseline(name):
+  """Returns the module of what the tables compare 2M-NER with, by its name."""
+  return pkgutil.resolve_name(f"mner_jax.models.baselines.{name}:MODULE")
 
 
 def take_words(pieces, first_piece):
@@ -144,37 +122,32 @@ def take_words(pieces, first_piece):
   return jnp.take_along_axis(pieces, first_piece[:, :, None], axis=1)
 
 
-def losses(config, output, batch, replicate=lambda x: x):
+def losses(config, output, batch, gather=lambda x: x):
   """L = 2 (alpha L_crf + (1 - alpha) L_cl), and its parts.
 
   L_crf is the mean over sentences (long ones: over their windows) of the
   CRF's negative log-likelihood, L_cl = L(t, v) + L(t, r). With nothing to
-  align, L = L_crf. UMT adds half of its spans' loss to L_crf, MAF its
-  matching loss to L_cl.
+  align, L = L_crf. A fusion may add auxiliary losses of its own to either.
 
   Args:
     config: the Config.
     output: of the model.
     batch: the batch it was computed from.
-    replicate: see `contrastive.nt_xent`.
+    gather: see `sharding.gather_rows`.
 
   Returns:
-    (L, parts), fp32 scalars; of "crf", "spans", "contrastive_vit",
-    "contrastive_resnet" and "match" those that there are.
+    (L, parts), fp32 scalars; of "crf", "contrastive_vit",
+    "contrastive_resnet" and the fusion's losses those that there are.
   """
   weight = batch["weight"]
-  nll = -crf.log_likelihood(
+  log_p = crf.log_likelihood(
     output.crf, output.emissions, batch["tags"], batch["num_words"]
   )  # [B]
-  parts = {"crf": contrastive.weighted_mean(nll, weight)}
-  l_crf = parts["crf"]
-  if output.spans is not None:
-    parts["spans"] = umt.span_loss(output.spans, batch)
-    l_crf += 0.5 * parts["spans"]
+  tagging = {"crf": weighted_mean(-log_p, weight), **output.fused.tagging}
   by_word = config.loss.alignment == "word"
-  aligned = {}
+  aligning = dict(output.fused.aligning)
   for name, image in output.images.items():
-    aligned[f"contrastive_{name}"] = contrastive.LOSSES[
+    aligning[f"contrastive_{name}"] = contrastive.LOSSES[
       config.loss.contrastive
     ](
       output.text,
@@ -184,11 +157,11 @@ def losses(config, output, batch, replicate=lambda x: x):
       text_share=config.loss.text_share,
       num_words=batch["num_words"] if by_word else None,
       image_id=None if config.model.released else batch["image_id"],
-      replicate=replicate,
+      gather=gather,
     )
-  if output.match is not None:
-    aligned["match"] = maf.match_loss(output.match)
-  if not aligned:
+  l_crf, l_cl = sum(tagging.values()), sum(aligning.values())
+  parts = tagging | aligning
+  if not aligning:
     return l_crf, parts
-  alpha, l_cl = config.loss.alpha, sum(aligned.values())
-  return 2 * (alpha * l_crf + (1 - alpha) * l_cl), parts | aligned
+  alpha = config.loss.alpha
+  return 2 * (alpha * l_crf + (1 - alpha) * l_cl), parts

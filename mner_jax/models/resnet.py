@@ -6,6 +6,8 @@ scene encoder has parameters only; frozen, as 2M-NER uses it, they never
 change.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,20 @@ class FoldedBatchNorm(nn.Module):
     return x * scale + bias
 
 
+def convolution(features, size, stride, name, dtype):
+  """A square convolution without bias, padded by size // 2 on each side."""
+  return nn.Conv(
+    features,
+    kernel_size=(size, size),
+    strides=(stride, stride),
+    padding=size // 2,
+    use_bias=False,
+    dtype=dtype,
+    kernel_init=nn.initializers.he_normal(),
+    name=name,
+  )
+
+
 class Bottleneck(nn.Module):
   """1x1, 3x3 (with the stride), 1x1 to 4 x width; residual."""
 
@@ -38,13 +54,7 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x):  # [B, h, w, C] -> [B, h / stride, w / stride, 4 width]
-    def conv(features, size, stride, name):
-      return nn.Conv(
-        features, (size, size), (stride, stride), padding=size // 2,
-        use_bias=False, dtype=self.dtype, name=name,
-        kernel_init=nn.initializers.he_normal(),
-      )  # fmt: skip
-
+    conv = functools.partial(convolution, dtype=self.dtype)
     y = conv(self.width, 1, 1, "conv1")(x)
     y = jax.nn.relu(FoldedBatchNorm(name="bn1")(y))
     y = conv(self.width, 3, self.stride, "conv2")(y)
@@ -69,17 +79,12 @@ class ResNet(nn.Module):
     """[B, S, S, 3] uint8 -> [B, S / 32, S / 32, C], C = 32 width."""
     cfg = self.config
     x = normalise(pixels, *IMAGENET_STATISTICS, self.dtype)
-    x = nn.Conv(
-      cfg.width, (7, 7), (2, 2), padding=3, use_bias=False, dtype=self.dtype,
-      kernel_init=nn.initializers.he_normal(), name="conv1",
-    )(x)  # fmt: skip
+    x = convolution(cfg.width, 7, 2, "conv1", self.dtype)(x)
     x = jax.nn.relu(FoldedBatchNorm(name="bn1")(x))
     x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
     for stage, blocks in enumerate(cfg.stages):
       for block in range(blocks):
         stride = 2 if stage > 0 and block == 0 else 1
-        x = Bottleneck(
-          cfg.width * 2**stage, stride, self.dtype,
-          name=f"stage{stage + 1}_block{block}",
-        )(x)  # fmt: skip
+        name = f"stage{stage + 1}_block{block}"
+        x = Bottleneck(cfg.width * 2**stage, stride, self.dtype, name=name)(x)
     return x

@@ -71,11 +71,16 @@ class Vit(nn.Module):
     clip = cfg.style == "clip"
     x = normalise(pixels, *PIXEL_STATISTICS[cfg.style], self.dtype)
     patch = (cfg.patch_size, cfg.patch_size)
-    x = nn.Conv(
-      cfg.hidden_size, patch, patch, "VALID", use_bias=not clip,
-      dtype=self.dtype, name="patch_embedding",
-    )(x)  # fmt: skip
-    x = x.reshape(x.shape[0], -1, cfg.hidden_size)  # [B, P - 1, D]
+    embed = nn.Conv(
+      cfg.hidden_size,
+      kernel_size=patch,
+      strides=patch,
+      padding="VALID",
+      use_bias=not clip,
+      dtype=self.dtype,
+      name="patch_embedding",
+    )
+    x = embed(x).reshape(x.shape[0], -1, cfg.hidden_size)  # [B, P - 1, D]
     init = nn.initializers.normal(0.02)
     token = self.param("class_embedding", init, (cfg.hidden_size,))
     token = jnp.broadcast_to(token, (x.shape[0], 1, cfg.hidden_size))

@@ -75,7 +75,7 @@ def make_optimizer(config, total_steps):
 def make_train_step(config, tx, mesh=None):
   """The pure function (state, batch) -> (state, metrics) of a config."""
   model = MultimodalNER(config)
-  replicate = sharding.replicate(mesh)
+  gather = sharding.gather_rows(mesh)
 
   def train_step(state, batch):
     """State after k updates, batch k -> state after k + 1, metrics of k.
@@ -92,7 +92,7 @@ def make_train_step(config, tx, mesh=None):
       output = model.apply(
         variables, batch, deterministic=False, rngs={"dropout": key}
       )
-      return losses(config, output, batch, replicate)
+      return losses(config, output, batch, gather)
 
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
     if config.train.accumulate == 1:

@@ -74,7 +74,7 @@ def test_equals_reference(kind, weight, image_id):
 @pytest.mark.parametrize("kind", ["nt_xent", "clip"])
 @pytest.mark.parametrize("words", [False, True], ids=["vectors", "tokens"])
 def test_gradient_is_that_of_the_reference(kind, words):
-  """Central differences in float64; the gradient is written by hand."""
+  """Central differences in float64."""
   weight = np.float32([0, 1, 1, 1, 1, 1])
   ids = np.array([0, 0, 1, 1, 2, 3])
   inputs = vectors()
@@ -98,28 +98,6 @@ def test_gradient_is_that_of_the_reference(kind, words):
   np.testing.assert_allclose(
     np.stack(grads), want.reshape(inputs.shape), rtol=1e-4, atol=1e-5
   )
-
-
-@pytest.mark.parametrize("kind", ["nt_xent", "clip"])
-@pytest.mark.parametrize("words", [False, True], ids=["vectors", "tokens"])
-def test_blocks_of_columns_do_not_show(monkeypatch, kind, words):
-  """Blocks of 4, 4 and 3 columns; in the last one, nothing counts."""
-  text, image = vectors(rows=11)
-  weight = jnp.array([1.0, 1, 0, 1, 1, 1, 1, 1, 0, 0, 0])
-  ids = jnp.array([0, 1, 2, 0, 3, 4, 4, 5, 6, 7, 8])
-  options = {"temperature": 0.3, "image_id": ids}
-  if words:
-    rng = np.random.default_rng(1)
-    text, image = rng.normal(size=(2, 11, 3, 5)).astype(np.float32)
-    options["num_words"] = jnp.array([1, 2, 3, 3, 2, 1, 3, 3, 1, 2, 3])
-  loss = jax.value_and_grad(contrastive.LOSSES[kind], argnums=(0, 1))
-  want = loss(text, image, weight, **options)
-  monkeypatch.setattr(contrastive, "BLOCK", 4)
-  got = loss(text, image, weight, **options)
-  jax.tree.map(
-    lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-6),
-    got, want,
-  )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["nt_xent", "clip"])
@@ -157,19 +135,15 @@ def test_no_row_counts(kind):
 
 @pytest.mark.parametrize("kind", ["nt_xent", "clip"])
 @pytest.mark.parametrize("own", [1, -1], ids=["alike", "opposite"])
-def test_the_lowest_temperature(kind, own):
-  """Cosines of 1 and -1 only, where exp(s / tau) is near its limits."""
-  tau = contrastive.MIN_TEMPERATURE
+def test_a_low_temperature(kind, own):
+  """Cosines of 1 and -1 only, whose exp(s / tau) is far above fp32's range."""
   text = np.float32([[1], [1], [-1], [1], [-1], [1]])
-  image = own * text
   value, grads = jax.value_and_grad(contrastive.LOSSES[kind], argnums=(0, 1))(
-    text, image, jnp.ones(6), temperature=tau
+    text, own * text, jnp.ones(6), temperature=0.005
   )
-  want = reference(kind, text, image, np.ones(6), tau, range(6))
+  want = reference(kind, text, own * text, np.ones(6), 0.005, range(6))
   np.testing.assert_allclose(value, want, rtol=1e-5)
   assert all(np.isfinite(g).all() for g in grads)
-  # The total of a pod's row, of a million pairs, is finite too.
-  assert np.isfinite(np.exp(np.float32(1 / tau)) * np.float32(2**21))
 
 
 @pytest.mark.parametrize("kind", ["nt_xent", "clip"])

@@ -38,7 +38,7 @@ gradient = jax.jit(
 
 
 def draw(rng, batch, words, tags, scale):
-  scores = crf.Scores(
+  scores = crf.CRFParams(
     rng.normal(size=tags), rng.normal(size=(tags, tags)), rng.normal(size=tags)
   )
   scores = jax.tree.map(lambda x: jnp.float32(scale * x), scores)
@@ -83,7 +83,7 @@ def test_gradient_is_gold_minus_expected_counts(seed, lengths, tags, scale):
   scores, emissions, path = draw(rng, len(lengths), WORDS, tags, scale)
   lengths = np.array(lengths)
   grads = gradient(scores, emissions, path, lengths)
-  want_scores = crf.Scores(*(np.zeros(s.shape) for s in scores))
+  want_scores = crf.CRFParams(*(np.zeros(s.shape) for s in scores))
   want = np.zeros_like(emissions, np.float64)
   for row, length in enumerate(lengths):
     paths, values = brute_force(scores, emissions[row], length)
@@ -127,12 +127,12 @@ def test_padding_may_hold_anything():
 
 
 def test_ties_go_to_the_lowest_tag():
-  zeros = crf.Scores(jnp.zeros(3), jnp.zeros((3, 3)), jnp.zeros(3))
+  zeros = crf.CRFParams(jnp.zeros(3), jnp.zeros((3, 3)), jnp.zeros(3))
   tags, _ = crf.viterbi(zeros, np.zeros((1, 4, 3)), np.array([4]))
   np.testing.assert_array_equal(tags, [[0, 0, 0, 0]])
 
 
-entity_marginals = jax.jit(crf.entity_marginals)
+entity_probabilities = jax.jit(crf.entity_probabilities)
 TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 
 
@@ -149,7 +149,18 @@ def test_marginals_equal_enumeration(seed, lengths, scale):
   lengths = np.array(lengths)
   for row, length in enumerate(lengths):
     emissions[row, length:] = np.nan
-  got = entity_marginals(scores, emissions, path, lengths)
+  entities = [
+    (row, first, last, TAGS.index(f"I-{kind}"))
+    for row, length in enumerate(lengths)
+    for kind, first, last in get_entities([TAGS[t] for t in path[row, :length]])
+  ]
+  rows = np.array(entities or [(0, 0, 0, 2)]).T
+  found = entity_probabilities(
+    scores, emissions[rows[0]], lengths[rows[0]], *rows[1:]
+  )
+  got = np.zeros((len(lengths), WORDS))
+  for (row, _, last, _), p in zip(entities, found, strict=False):
+    got[row, last] = p
   for row, length in enumerate(lengths):
     paths, values = brute_force(scores, emissions[row], length)
     p = np.exp(values - values.max())
@@ -166,20 +177,23 @@ def test_marginals_equal_enumeration(seed, lengths, scale):
 
 
 def test_marginals_of_a_long_sentence_stay_exact():
-  """Each of 4,000 equal words is an entity with the chance of the middle."""
+  """Of 4,000 equal words, all but the outer ones have the same chance."""
   words = 4000
   rng = np.random.default_rng(0)
   scores, _, _ = draw(rng, 1, 1, len(TAGS), 3.0)
   emissions = np.tile(
     30 + 3 * rng.normal(size=(1, 1, len(TAGS))), (1, words, 1)
   )
-  tags = np.full((1, words), TAGS.index("B-PER"))
-  got = entity_marginals(scores, emissions, tags, np.array([words]))[0]
+  where = np.array([100, 2000, words - 101])
+  got = entity_probabilities(
+    scores, np.repeat(emissions, 3, 0), np.full(3, words), where, where,
+    np.full(3, TAGS.index("I-PER")),
+  )  # fmt: skip
   # A short sentence of such words around the one in question, in float64.
   # Its ends are far enough away to be forgotten (asserted).
   want = float64_chain(scores, emissions[0, 0], 60, TAGS.index("B-PER"))
   assert abs(want - float64_chain(scores, emissions[0, 0], 80, 3)) < 1e-12
-  np.testing.assert_allclose(got[100:-100], want, rtol=2e-5)
+  np.testing.assert_allclose(got, want, rtol=2e-5)
 
 
 def float64_chain(scores, emission, words, tag):

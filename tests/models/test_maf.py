@@ -39,23 +39,33 @@ def test_a_batch_without_a_picture_to_swap_trains(tiny, pictures):
   rng = np.random.default_rng(0)
   words = rng.normal(size=(8, 6, 16)).astype("f4")
   regions = rng.normal(size=(8, 4, 32)).astype("f4")
-  word_mask = np.arange(6) < np.array([6, 5, 4, 3, 2, 1, 1, 0])[:, None]
-  has_image = np.arange(8) < pictures
-  model = maf.MAF(tiny.model.text)
-  inputs = words, word_mask, regions, has_image, np.arange(8)
+  batch = {
+    "num_words": np.array([6, 5, 4, 3, 2, 1, 1, 0]),
+    "has_image": np.arange(8) < pictures,
+    "image_id": np.arange(8),
+    "weight": np.ones(8),
+  }
+  model = maf.MAF(tiny)
+  inputs = words, {"resnet": regions[:, :, None]}, batch
   params = jax.jit(model.init)(jax.random.key(0), *inputs)
 
   @functools.partial(jax.value_and_grad, has_aux=True)
   def loss(params):
-    joined, match = model.apply(
-      params, *inputs, deterministic=False, rngs={"dropout": jax.random.key(1)}
+    fused, kept = model.apply(
+      params,
+      *inputs,
+      deterministic=False,
+      rngs={"dropout": jax.random.key(1)},
+      mutable="intermediates",
     )
-    return maf.match_loss(match) + (joined**2).mean(), (joined, match)
+    own = kept["intermediates"]["own"][0]
+    match = fused.aligning["match"]
+    return match + (fused.words**2).mean(), (fused.words, own, match)
 
-  (_, (joined, match)), grads = jax.jit(loss)(params)
-  assert np.array(match.own).all()
+  (_, (joined, own, match)), grads = jax.jit(loss)(params)
+  assert np.array(own).all()
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
   # A sentence without a picture is its words alone.
   np.testing.assert_array_equal(joined[pictures:, :, :16], words[pictures:])
   assert not np.any(joined[pictures:, :, 16:])
-  assert (float(maf.match_loss(match)) > 0) == bool(pictures)
+  assert (float(match) > 0) == bool(pictures)

@@ -238,7 +238,8 @@ _HEADS = (
   (r"fusion\.(\w+)\.norm", r"fusion/\1/norm"),
   (r"fusion\.(\w+)\.(\w+)", r"fusion/\1/attention/\2"),
   (r"join", "fusion/join"),
-  (r"(scene_token|emissions)", r"\1"),
+  (r"scene_token", "fusion/scene_token"),
+  (r"emissions", "emissions"),
 )
 
 

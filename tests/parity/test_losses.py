@@ -32,7 +32,7 @@ def crf_case(size, seed=0, *, integers=False):
     x = rng.integers(-1, 2, shape) if integers else rng.normal(size=shape)
     return x.astype(np.float32)
 
-  scores = crf.Scores(draw(tags), draw(tags, tags), draw(tags))
+  scores = crf.CRFParams(draw(tags), draw(tags, tags), draw(tags))
   lengths = rng.integers(1, words + 1, batch)
   lengths[0], lengths[-1] = words, 1
   path = rng.integers(tags, size=(batch, words))

@@ -88,11 +88,10 @@ class Reference:
     span_tags = torch.tensor(["OBI".index(tag[0]) for tag in tags])
     parts = {
       "crf": self.nll("crf", emissions, self.batch["tags"]),
-      "spans": self.nll(
-        "fusion/span_crf", spans, span_tags[self.batch["tags"]]
-      ),
+      "spans": 0.5
+      * self.nll("fusion/span_crf", spans, span_tags[self.batch["tags"]]),
     }
-    return emissions, parts["crf"] + 0.5 * parts["spans"], parts
+    return emissions, parts["crf"] + parts["spans"], parts
 
   def maf(self, words, grid, pooled, partner):
     v = self.dense("fusion/regions", grid.flatten(1, 2))[partner]
@@ -235,21 +234,25 @@ def test_values_and_gradients(case, encoded):
   config, params, batch = case
 
   def loss(params, frozen):
-    out = MultimodalNER(config).apply(
-      {"params": params | frozen}, batch, deterministic=False,
+    out, kept = MultimodalNER(config).apply(
+      {"params": params | frozen},
+      batch,
+      deterministic=False,
       rngs={"dropout": jax.random.key(3)},
-    )  # fmt: skip
+      mutable="intermediates",
+    )
     total, parts = losses(config, out, batch)
-    return total, (parts, out.emissions, out.match)
+    own = kept["intermediates"]["fusion"].get("own")
+    return total, (parts, out.emissions, own)
 
   run = jax.jit(jax.value_and_grad(loss, has_aux=True))
   trained = {name: x for name, x in params.items() if name != "resnet"}
-  (total, (parts, emissions, match)), grads = run(
+  (total, (parts, emissions, own)), grads = run(
     trained, {"resnet": params["resnet"]}
   )
   partner = np.arange(ROWS)
   if config.model.fusion == "maf":
-    pair = np.flatnonzero(~np.array(match.own))
+    pair = np.flatnonzero(~np.array(own[0]))
     assert len(pair) == 2 and not {5, 7} & {*pair}
     partner[pair] = pair[::-1]
   want, want_parts, want_grads = in_torch(case, encoded, partner)

@@ -233,7 +233,10 @@ BAD = {
   "not a config": (["--config={number}"], "int: get_config() must return"),
   "not finite": (["--config.optim.weight_decay=nan"], "weight_decay"),
   "learning rate": (["--config.optim.learning_rate=0"], "learning_rate"),
-  "dropout": (["--config.model.text.dropout=1.5"], "must be in [0, 1], not 1.5"),
+  "dropout": (
+    ["--config.model.text.dropout=1.5"],
+    "must be in [0, 1], not 1.5",
+  ),
   "seed": (["--config.seed=-3"], "seed must be"),
   "no files": (["--config.data.path={empty}"], "no train.txt for 'en'"),
   "bad value": (["--config.loss.contrastive=simclr"], "simclr"),

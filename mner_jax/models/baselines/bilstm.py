@@ -5,6 +5,8 @@ c = sigmoid(f) c + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c).
 B sentences, T word pieces, D width, H = D / 2 units in each direction.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -46,10 +48,10 @@ class LSTM(nn.Module):
       return (hidden, cell), hidden
 
     zero = jnp.zeros((x.shape[0], h), jnp.float32)
+    inputs = (jnp.swapaxes(gates, 0, 1), mask.T)
     (last, _), states = jax.lax.scan(
-      step, (zero, zero), (jnp.swapaxes(gates, 0, 1), mask.T),
-      reverse=self.backward,
-    )  # fmt: skip
+      step, (zero, zero), inputs, reverse=self.backward
+    )
     return jnp.swapaxes(states, 0, 1).astype(self.dtype), last
 
 
@@ -78,15 +80,16 @@ class BiLSTM(nn.Module):
     )(input_ids)  # [B, T, D]
     for i in range(cfg.num_layers):
       x = drop(x)
+      lstm = functools.partial(LSTM, cfg.hidden_size // 2, dtype=self.dtype)
       directions = [
-        LSTM(
-          cfg.hidden_size // 2, name == "backward", self.dtype,
-          name=f"{name}_{i}",
-        )(x, piece_mask)
-        for name in ("forward", "backward")
-      ]  # fmt: skip
+        lstm(backward=False, name=f"forward_{i}")(x, piece_mask),
+        lstm(backward=True, name=f"backward_{i}")(x, piece_mask),
+      ]
       x, last = (
         jnp.concatenate(sides, axis=-1)
         for sides in zip(*directions, strict=True)
       )
     return drop(x), last.astype(self.dtype)
+
+
+MODULE = BiLSTM  # `models.mner` finds it by this name

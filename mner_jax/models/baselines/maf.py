@@ -1,4 +1,4 @@
-"""MAF, matching and alignment, as tables compare with it.
+"""MAF, matching and alignment, a baseline of the tables.
 
 Xu, Huang, Sha, Wang (WSDM 2022): "MAF: A General Matching and Alignment
 Framework for Multimodal Named Entity Recognition".
@@ -10,85 +10,76 @@ Framework for Multimodal Named Entity Recognition".
 
 Layer is a whole layer of BERT; the means are over the words. (The authors'
 classifier has a weight for each of 128 positions instead, and two outputs
-whose softmax p is.) p is learnt from sentences with another's picture, a
-quarter of the batch (the authors' 16 of 64), which are tagged with it too.
+whose softmax p is.) p is learnt from sentences that get the picture of
+another one: a quarter of the batch (the authors' 16 of 64), tagged with it too.
 
 B sentences, W words, G regions, D width.
 """
 
-from typing import NamedTuple
+import dataclasses
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from mner_jax.config import TextConfig
+from mner_jax.config import Config
 from mner_jax.models.bert import BertLayer
-from mner_jax.models.contrastive import weighted_mean
-
-
-class Match(NamedTuple):
-  """Whether each picture belongs to its sentence."""
-
-  logits: jax.Array  # [B], of p
-  own: jax.Array  # [B] bool, the truth
-  has_image: jax.Array  # [B] bool, whether the row counts
+from mner_jax.models.fusion import Fused
+from mner_jax.models.padding import length_mask, weighted_mean
 
 
 class MAF(nn.Module):
-  """The words of a sentence and its picture; without one, A' = 0."""
+  """A fusion of the words with the ResNet's regions; without a picture A' = 0."""
 
-  config: TextConfig  # of its layer
+  config: Config
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, words, word_mask, regions, has_image, image_id, *, deterministic=True
-  ):
-    """Gives each word what it sees; in training swaps pictures.
+  def __call__(self, words, images, batch, *, deterministic=True):
+    """Returns Fused: words [B, W, 2 D] and the matching loss.
 
-    Args:
-      words: [B, W, D].
-      word_mask: [B, W] bool.
-      regions: [B, G, C], of each sentence's picture.
-      has_image: [B] bool.
-      image_id: [B] int, equal for equal pictures.
-      deterministic: False applies dropout and swaps pictures.
-
-    Returns:
-      [B, W, 2 D] and the Match.
+    Arguments as in `fusion.Collaboration`; without `deterministic` pictures
+    are swapped.
     """
 
     def dense(width, name, dtype=self.dtype):
       return nn.Dense(width, dtype=dtype, name=name)
 
-    width = words.shape[-1]
-    own = jnp.ones_like(has_image)
+    cfg, width = self.config.model, words.shape[-1]
+    has_image = batch["has_image"] & (batch["weight"] > 0)
+    image_id, own = batch["image_id"], jnp.ones_like(has_image)
+    grid = images["resnet"]
+    regions = grid.reshape(grid.shape[0], -1, grid.shape[-1])  # [B, 49, 2048]
     v = dense(width, "regions")(regions)  # [B, G, D]
     if not deterministic:
       partner = partners(self.make_rng("dropout"), has_image)
       v = v[partner]
       own = jnp.take(image_id, partner) == image_id
-    a = BertLayer(self.config, self.dtype, name="see")(
-      words, None, deterministic, v
-    )
+    sizes = dataclasses.replace(cfg.text, num_heads=cfg.fusion_heads)
+    layer = BertLayer(sizes, self.dtype, name="see")
+    a = layer(words, None, deterministic, v)
     both = jnp.concatenate([words, a], axis=-1)  # [B, W, 2 D]
-    inside = word_mask[:, :, None]
+    inside = length_mask(batch["num_words"], words.shape[1])[:, :, None]
     count = jnp.maximum(jnp.sum(inside, axis=1), 1)  # 0 in rows that only pad
     mean = jnp.sum(jnp.where(inside, both, 0), axis=1) / count
     logits = dense(1, "match", jnp.float32)(mean)[:, 0]  # [B]
+    self.sow("intermediates", "own", own)  # for tests; costs nothing else
+    loss = weighted_mean(
+      optax.sigmoid_binary_cross_entropy(logits, own),
+      has_image.astype(jnp.float32),
+    )
     p = jnp.where(has_image, jax.nn.sigmoid(logits), 0).astype(a.dtype)
     a *= p[:, None, None]
     gate = dense(width, "gate_words")(words) + dense(width, "gate_seen")(a)
     joined = jnp.concatenate([words, jax.nn.sigmoid(gate) * a], axis=-1)
-    return joined, Match(logits, own, has_image)
+    return Fused(joined, aligning={"match": loss})
 
 
 def partners(key, has_image):
   """[B] int: whose picture each row gets; B // 8 pairs of rows swap theirs.
 
-  Only rows that have one do; where these are too few, fewer pairs swap.
+  Only rows with a picture swap; where these are too few, fewer pairs do.
   """
   rows = len(has_image)
   pairs = rows // 8
@@ -101,9 +92,4 @@ def partners(key, has_image):
   return jnp.where(has_image & jnp.take(has_image, partner), partner, own)
 
 
-def match_loss(match):
-  """Mean over the pictures of the cross-entropy of p."""
-  return weighted_mean(
-    optax.sigmoid_binary_cross_entropy(match.logits, match.own),
-    match.has_image.astype(jnp.float32),
-  )
+MODULE = MAF  # `models.mner` finds it by this name

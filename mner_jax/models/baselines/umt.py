@@ -1,4 +1,4 @@
-"""UMT, the Unified Multimodal Transformer, as tables compare with it.
+"""UMT, the Unified Multimodal Transformer, a baseline of the tables.
 
 Yu, Jiang, Yang, Xia (ACL 2020): "Improving Multimodal Named Entity Recognition
 via Entity Span Detection with Unified Multimodal Transformer".
@@ -8,81 +8,72 @@ via Entity Span Detection with Unified Multimodal Transformer".
     T = Layer(R <- Layer(V <- R))          and what these regions see in words
     H = [T ; g P],  g = sigmoid(W [T ; P])
 
-Each Layer is a whole layer of BERT of its own; Q <- KV are its queries and
-keys. A second CRF finds spans (O, B, I) in A, and its emissions are half of
+Each Layer is a whole BERT layer with weights of its own; Q <- KV are its
+queries and keys. A second CRF finds spans (O, B, I) in A, and its emissions are half of
 the tags'. B sentences, W words, G regions, D width, K tags.
 """
 
+import dataclasses
 import functools
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mner_jax.config import TextConfig
+from mner_jax.config import Config
 from mner_jax.models import crf
 from mner_jax.models.bert import BertLayer
-from mner_jax.models.contrastive import weighted_mean
-
-
-class Spans(NamedTuple):
-  """What the auxiliary task says."""
-
-  emissions: jax.Array  # [B, W, 3], scores of O, B and I
-  crf: crf.Scores
+from mner_jax.models.fusion import Fused
+from mner_jax.models.padding import length_mask, weighted_mean
 
 
 class UMT(nn.Module):
-  """The words of a sentence and its picture.
+  """A fusion of the words with the ResNet's regions, and a span task.
 
   Without a picture (ours; the authors insert a fixed one) V and g P are 0.
   """
 
-  config: TextConfig  # of its layers
+  config: Config
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, words, word_mask, regions, has_image, *, deterministic=True
-  ):
-    """[B, W, D], [B, W] bool, [B, G, C], [B] bool -> [B, W, 2 D] and Spans."""
-    layer = functools.partial(BertLayer, self.config, self.dtype)
+  def __call__(self, words, images, batch, *, deterministic=True):
+    """Returns Fused: words [B, W, 2 D], emissions of the spans, their loss.
+
+    Arguments as in `fusion.Collaboration`.
+    """
+    cfg = self.config.model
+    sizes = dataclasses.replace(cfg.text, num_heads=cfg.fusion_heads)
+    layer = functools.partial(BertLayer, sizes, self.dtype)
     dense = functools.partial(nn.Dense, dtype=self.dtype)
-    seen = has_image[:, None, None]
-    v = dense(words.shape[-1], name="regions")(regions)
-    v = jnp.where(seen, v, 0)  # [B, G, D]
+    width = words.shape[-1]
+    word_mask = length_mask(batch["num_words"], words.shape[1])
+    has_image = batch["has_image"][:, None, None]
+    grid = images["resnet"]
+    regions = grid.reshape(grid.shape[0], -1, grid.shape[-1])  # [B, 49, 2048]
+    v = dense(width, name="regions")(regions)
+    v = jnp.where(has_image, v, 0)  # [B, G, D]
     r = layer(name="words")(words, word_mask, deterministic)
     a = layer(name="spans")(words, word_mask, deterministic)
     p = layer(name="see")(r, None, deterministic, v)
     q = layer(name="ask")(v, word_mask, deterministic, r)  # [B, G, D]
     t = layer(name="hear")(r, None, deterministic, q)
-    gate = dense(words.shape[-1], name="gate")(jnp.concatenate([t, p], -1))
-    p = jnp.where(seen, jax.nn.sigmoid(gate) * p, 0)
-    spans = Spans(
-      nn.Dense(3, dtype=jnp.float32, name="span_emissions")(a),
-      crf.CRF(3, name="span_crf")(),
-    )
-    return jnp.concatenate([t, p], axis=-1), spans
+    gate = dense(width, name="gate")(jnp.concatenate([t, p], -1))
+    p = jnp.where(has_image, jax.nn.sigmoid(gate) * p, 0)
+
+    spans = nn.Dense(3, dtype=jnp.float32, name="span_emissions")(a)
+    params = crf.CRF(3, name="span_crf")()
+    tags = batch["tags"]
+    tags = jnp.where(tags > 0, 1 + (tags - 1) % 2, 0)  # O, B or I
+    log_p = crf.log_likelihood(params, spans, tags, batch["num_words"])
+    loss = 0.5 * weighted_mean(-log_p, batch["weight"])
+    # The authors' .25 for each of four types.
+    types = len(self.config.data.labels)
+    o, b, i = jnp.split(spans, 3, axis=-1)  # [B, W, 1]
+    # In the order of `Config.tags`: O, then B- and I- of each type.
+    emissions = jnp.concatenate([o] + [b / types, i / types] * types, axis=-1)
+    joined = jnp.concatenate([t, p], axis=-1)
+    return Fused(joined, emissions, tagging={"spans": loss})
 
 
-def mix(emissions, spans):
-  """Half of the tags' emissions [B, W, K], half of the spans'.
-
-  B and I are shared out among the types: the authors' .25 each of four.
-  """
-  types = emissions.shape[-1] // 2
-  o, b, i = jnp.split(spans.emissions, 3, axis=-1)  # [B, W, 1]
-  # In the order of `Config.tags`: O, then B- and I- of each type.
-  spread = jnp.concatenate([o] + [b / types, i / types] * types, axis=-1)
-  return (emissions + spread) / 2
-
-
-def span_loss(spans, batch):
-  """Mean over sentences of the span CRF's negative log-likelihood."""
-  tags = batch["tags"]
-  tags = jnp.where(tags > 0, 1 + (tags - 1) % 2, 0)  # O, B or I
-  nll = -crf.log_likelihood(
-    spans.crf, spans.emissions, tags, batch["num_words"]
-  )
-  return weighted_mean(nll, batch["weight"])
+MODULE = UMT  # `models.mner` finds it by this name
