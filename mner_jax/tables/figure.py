@@ -1,96 +1,60 @@
 """The figure of a table: learning curves on dev, and F1 by language."""
 
-import collections
 import json
 
+import matplotlib
 import numpy as np
-
-from mner_jax.config import UserError
-
-
-def pyplot():
-  """matplotlib without a display; a UserError where it is missing."""
-  try:
-    import matplotlib
-  except ImportError:
-    raise UserError(
-      "the figures need matplotlib: pip install 'mner_jax[tables]'"
-    ) from None
-  matplotlib.use("Agg")
-  # Equal runs give equal files.
-  matplotlib.rcParams["svg.hashsalt"] = "mner_jax"
-  import matplotlib.pyplot
-
-  return matplotlib.pyplot
+from matplotlib.figure import Figure
 
 
-def draw(found, runs, folder):
-  """Writes `figure.svg` and `figure.png` of a scored table.
+def draw(found, runs, path):
+  """Writes the SVG of a table that has scores.
 
   Args:
-    found: of `output.collect`.
+    found: the dict of `output.collect`.
     runs: its runs.
-    folder: where to.
+    path: where to write it.
   """
-  plt = pyplot()
   rows = [row for row in found["rows"] if row["seeds"]]
-  figure, (curves, bars) = plt.subplots(
-    1, 2, figsize=(13, 4 + 0.15 * len(rows)), layout="constrained"
-  )
-  # More rows than matplotlib has colours by default.
-  colours = dict(
-    zip(
-      (row["row"] for row in rows),
-      plt.cm.turbo(np.linspace(0.05, 0.95, len(rows))),
-      strict=True,
-    )
-  )
+  # There may be more rows than matplotlib has colours by default.
+  shades = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(rows)))
+  colours = {row["row"]: x for row, x in zip(rows, shades, strict=True)}
+  size = (13, 4 + 0.15 * len(rows))
+  figure = Figure(figsize=size, layout="constrained")
+  curves, bars = figure.subplots(1, 2)
   _curves(curves, runs, colours)
-  _bars(bars, rows, found["languages"], colours)
-  figure.legend(
-    *curves.get_legend_handles_labels(), loc="outside lower center", ncols=4
-  )
+  _bars(bars, rows, colours)
+  figure.legend(loc="outside lower center", ncols=4)
   figure.suptitle(found["title"])
-  for suffix, metadata in (("svg", {"Date": None}), ("png", {})):
-    with (folder / f"figure.{suffix}").open("wb") as file:
-      figure.savefig(file, format=suffix, dpi=150, metadata=metadata)
-  plt.close(figure)
+  # Equal runs give equal files.
+  with matplotlib.rc_context({"svg.hashsalt": "mner_jax"}):
+    figure.savefig(path, metadata={"Date": None})
 
 
 def _curves(axes, runs, colours):
-  points = collections.defaultdict(lambda: collections.defaultdict(list))
-  for run in runs:
-    if run.finished:
-      text = (run.folder / "metrics.jsonl").read_text()
-      for line in map(json.loads, text.splitlines()):
-        if "valid_f1" in line:
-          points[run.row][line["step"]].append(100 * line["valid_f1"])
-  for row, by_step in points.items():
-    steps = sorted(by_step)
-    values = [by_step[step] for step in steps]
-    axes.plot(
-      steps, [np.mean(v) for v in values], "o-", color=colours[row], label=row
-    )
-    axes.fill_between(
-      steps, [min(v) for v in values], [max(v) for v in values],
-      color=colours[row], alpha=0.15, linewidth=0,
-    )  # fmt: skip
-  axes.set(xlabel="updates", ylabel="F1 on dev, %: mean and range of the seeds")
+  for row, colour in colours.items():
+    label = row  # for the first seed only
+    for run in runs:
+      if run.row == row and run.finished:
+        text = (run.folder / "metrics.jsonl").read_text()
+        records = [json.loads(line) for line in text.splitlines()]
+        scored = [r for r in records if "valid_f1" in r]
+        steps = [r["step"] for r in scored]
+        f1 = [100 * r["valid_f1"] for r in scored]
+        axes.plot(steps, f1, ".-", color=colour, label=label)
+        label = None
+  axes.set(xlabel="updates", ylabel="F1 on dev, %: each seed")
   axes.grid(alpha=0.3)
 
 
-def _bars(axes, rows, languages, colours):
-  width = 0.8 / max(len(rows), 1)
+def _bars(axes, rows, colours):
+  width = 0.8 / len(rows)
+  languages = sorted({x for r in rows for x in r["scores"]["per_language"]})
   for i, row in enumerate(rows):
-    scores = [row["by_language"].get(name) for name in languages]
-    shown = [(x, s) for x, s in enumerate(scores) if s]
-    axes.bar(
-      [x + (i - (len(rows) - 1) / 2) * width for x, _ in shown],
-      [100 * s["mean"] for _, s in shown],
-      width,
-      yerr=[100 * (s["sd"] or 0) for _, s in shown],
-      color=colours[row["row"]],
-    )
+    for language, scores in row["scores"]["per_language"].items():
+      x = languages.index(language) + (i - (len(rows) - 1) / 2) * width
+      mean, sd = 100 * scores["f1"]["mean"], 100 * (scores["f1"]["sd"] or 0)
+      axes.bar(x, mean, width, yerr=sd, color=colours[row["row"]])
   axes.set_xticks(range(len(languages)), languages)
   axes.set(ylabel="F1 on test, %: mean and standard deviation")
   axes.grid(axis="y", alpha=0.3)

@@ -1,268 +1,21 @@
-"""A table as Markdown and JSON: what was measured, how sure it is, and how."""
+"""A table as Markdown and JSON: scores, how certain they are, the protocol."""
 
-import collections
+import functools
 import json
+import operator
+import statistics
 
 import numpy as np
 
-from mner_jax import files
-from mner_jax.evaluation import retrieval
-from mner_jax.evaluation import significance as statistics
+from mner_jax import cli, files
+from mner_jax.evaluation import retrieval, significance
 
-
-def collect(table, runs, failures):
-  """The table as a dict, the content of `table.json`.
-
-  Args:
-    table: rows.Table.
-    runs: its runs.Run, finished or not.
-    failures: {folder: why} of those that failed.
-  """
-  by_row = collections.defaultdict(list)
-  for run in runs:
-    by_row[run.row].append(run)
-  by_seed = {
-    row: {r.seed: counts(r.folder) for r in members if r.finished}
-    for row, members in by_row.items()
-  }
-  rows = []
-  for name, members in by_row.items():
-    finished = [r for r in members if r.finished]
-    row = {
-      "row": name,
-      "hash": members[0].hash,
-      "changes": table.rows[name],
-      "languages": members[0].config.data.languages,
-      "seeds": [r.seed for r in finished],
-      "failed": {
-        r.seed: failures.get(r.folder, "not run")
-        for r in members
-        if not r.finished
-      },
-    }
-    if finished:
-      row |= _numbers(table, finished)
-      row |= _statistics(by_seed[name], by_seed.get(table.reference, {}))
-    rows.append(row)
-  return {
-    "title": table.title,
-    "reference": table.reference,
-    "columns": list(table.columns),
-    "languages": sorted({x for r in runs for x in _languages(r.config)}),
-    "rows": rows,
-    "protocol": _protocol(table, runs),
-  }
-
-
-def _languages(config):
-  return config.data.eval_languages or config.data.languages
-
-
-def counts(folder):
-  """[N, 3] counts of the test sentences of a finished run, by language."""
-  lines = (folder / "test_predictions.jsonl").read_text().splitlines()
-  # Those that were trained on stand first in the file; rows differ in these.
-  records = sorted(map(json.loads, lines), key=lambda r: r["language"])
-  return statistics.sentence_counts(
-    [r["gold"] for r in records], [r["tags"] for r in records]
-  )
-
-
-def _spread(values):
-  """Mean and standard deviation over seeds (n - 1); None for one seed."""
-  values = [v for v in values if v is not None]
-  if not values:
-    return None
-  deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-  mean, largest = float(np.mean(values)), max(values)
-  return {"mean": mean, "sd": deviation, "largest": largest}
-
-
-def _at(tree, path):
-  for name in path.split("."):
-    if not isinstance(tree, dict) or name not in tree:
-      return None
-    tree = tree[name]
-  return tree
-
-
-def _numbers(table, finished):
-  scores = []
-  for run in finished:
-    found = run.read("test_metrics.json")
-    scores.append(found | {"retrieval": run.read("test_retrieval.json")})
-  costs = [run.read("run.json")["seconds"] for run in finished]
-  return {
-    "f1": _spread([s["f1"] for s in scores]),
-    "f1_strict": _spread([s["f1_strict"] for s in scores]),
-    "columns": {
-      heading: _spread([_at(s, path) for s in scores])
-      for heading, path in table.columns.items()
-    },
-    "by_language": {
-      name: _spread([_at(s, f"per_language.{name}.f1") for s in scores])
-      for name in scores[0]["per_language"]
-    },
-    "retrieval": scores[0]["retrieval"] and _recalls(scores),
-    "entities": scores[0]["counts"]["entities"],
-    "sentences": scores[0]["counts"]["sentences"],
-    "best_steps": [s["checkpoint_step"] for s in scores],
-    "seconds": float(np.mean(costs)),
-  }
-
-
-def _recalls(scores):
-  """The first seed's tree of recalls with each number's spread over seeds."""
-
-  def spread(path, node):
-    if isinstance(node, dict):
-      return {k: spread(f"{path}.{k}", v) for k, v in node.items()}
-    return _spread([_at(s, path) for s in scores])
-
-  return spread("retrieval", scores[0]["retrieval"])
-
-
-def _statistics(counts, reference):
-  """Interval of a row, and its test against the reference row's seeds."""
-  stacked = np.stack(list(counts.values()))
-  found = {"interval": statistics.bootstrap(stacked)}
-  shared = [seed for seed in counts if seed in reference]
-  if shared and counts is not reference:
-    pair = [np.stack([x[seed] for seed in shared]) for x in (counts, reference)]
-    # Rows scored on other sentences cannot be paired.
-    if pair[0].shape == pair[1].shape and np.array_equal(
-      pair[0][..., 2], pair[1][..., 2]
-    ):
-      found["difference"], found["p"] = statistics.paired_test(*pair)
-  return found
-
-
-def _protocol(table, runs):
-  """How the numbers came about, as lines."""
-  finished = [r for r in runs if r.finished]
-  records = [r.read("run.json") for r in finished]
-  configs = [r.read("config.json") for r in finished]
-
-  def all_of(values):
-    return ", ".join(sorted({str(v) for v in values})) or "-"
-
-  seeds = all_of(r.seed for r in runs)
-  compared = len(table.rows) - 1
-  lines = [
-    f"data: {all_of(r.config.data.path for r in runs)}; hash of its train and"
-    " valid sentences:"
-    f" {all_of(c['data']['fingerprint'] for c in configs)}",
-    f"budget of every row: {all_of(c['train']['epochs'] for c in configs)}"
-    f" epochs, batches of {all_of(c['train']['batch_size'] for c in configs)},"
-    " learning rate"
-    f" {all_of(c['optim']['learning_rate'] for c in configs)}",
-    f"seeds: {seeds}; ± is the standard deviation over them (n - 1)",
-  ]
-  if table.reference:
-    lines += [
-      "score: seqeval micro F1 on test, default mode (conlleval's reading),"
-      " strict IOB2 beside it; the checkpoint is the one best on dev",
-      "interval: 95 % percentile bootstrap of the mean over seeds, 10,000"
-      " replicates; each draws the test sentences with replacement and, apart"
-      " from them, the seeds",
-      f"p: difference to {table.reference}, two-sided approximate"
-      " randomisation over sentences (10,000 swaps; the same swap for all"
-      " seeds), paired by seed and sentence; it speaks of these trained"
-      f" models, and is not corrected: {compared} rows are compared, so"
-      f" Bonferroni's .05 is {0.05 / max(compared, 1):.4f}",
-    ]
-  lines += [
-    f"machine: {all_of(r['hardware'] for r in records)}; jax"
-    f" {all_of(r['jax'] for r in records)}; commit"
-    f" {all_of(r['commit'] or 'unknown' for r in records)};"
-    f" {all_of(r['date'] for r in records)}",
-    f"cost: {sum(r['seconds'] for r in records) / 60:.0f} min in all",
-    "run: the folder runs/RUN-SEED holds config, logs, predictions and scores",
-  ]
-  return [*lines, *table.notes]
-
-
-def _percent(spread):
-  if spread is None:
-    return "-"
-  sd = "" if spread["sd"] is None else f" ± {100 * spread['sd']:.2f}"
-  return f"{100 * spread['mean']:.2f}{sd}"
-
-
-def markdown(found):
-  """The text of `table.md`: the table of `collect`, and the protocol."""
-  rows = [row for row in found["rows"] if row["seeds"]]
-  scored = bool(found["reference"])
-  columns = [
-    name
-    for name in found["columns"]
-    if any(row["columns"][name] for row in rows)
-  ]
-  header = ["", *columns, "s/run", "run"]
-  if scored:
-    header[1:1] = ["F1", "95 %", "difference", "p", "strict F1"]
-    header.insert(-2, "entities")
-  lines = [header, ["---"] * len(header)]
-  for row in found["rows"]:
-    name, missing = row["row"], len(row["failed"])
-    if missing:
-      name += f" ({missing} of {missing + len(row['seeds'])} runs missing)"
-    if not row["seeds"]:
-      lines.append([name, *["-"] * (len(header) - 2), row["hash"]])
-      continue
-    cells = [_cell(found, row, c) for c in columns]
-    if scored:
-      low, high = row["interval"]
-      tested = "p" in row
-      cells[:0] = [
-        _percent(row["f1"]),
-        f"{100 * low:.2f}-{100 * high:.2f}",
-        f"{100 * row['difference']:+.2f}" if tested else "",
-        f"{row['p']:.4f}" if tested else "",
-        _percent(row["f1_strict"]),
-      ]
-      cells.append(f"{row['entities']:,}")
-    lines.append([name, *cells, f"{row['seconds']:.0f}", row["hash"]])
-  text = [f"**{found['title']}**, in %", ""]
-  text += [f"| {' | '.join(line)} |" for line in lines]
-  if not scored:
-    text += ["", *_retrieval(rows)]
-  text += ["", *(f"- {line}" for line in found["protocol"])]
-  for row in found["rows"]:
-    for seed, reason in row["failed"].items():
-      text.append(f"- MISSING: {row['row']}, seed {seed}: {reason}")
-  return "\n".join(text) + "\n"
-
-
-def _cell(found, row, column):
-  cell = _percent(row["columns"][column])
-  is_language = column in found["languages"]
-  zero_shot = is_language and column not in row["languages"] and cell != "-"
-  return cell + "*" * zero_shot
-
-
-def _retrieval(rows):
-  """Recalls and mean ranks by language, both ways, against chance."""
-  ranks = [str(k) for k in retrieval.RANKS]
-  ways = {"text_to_image": "text → picture", "image_to_text": "picture → text"}
-  header, at = ["", "language", "pictures"], [f"R@{k}" for k in ranks]
-  header += [f"{way} {x}" for way in ways.values() for x in (*at, "mean rank")]
-  lines = [[*header, "p"]]
-  lines.append(["---"] * len(lines[0]))
-  for row in rows:
-    for language, recalls in row["retrieval"].items():
-      pictures = f"{recalls['pictures']['mean']:.0f}"
-      for name, tree in ((row["row"], recalls), ("chance", recalls["chance"])):
-        cells = []
-        for way in ways:
-          cells += [_percent(tree[way][k]) for k in ranks]
-          cells.append(f"{tree[way]['mean_rank']['mean']:.1f}")
-        if name == "chance":
-          cells = [*(c.partition(" ")[0] for c in cells), ""]
-        else:
-          cells.append(f"{recalls['p']['largest']:.4f}")
-        lines.append([name, language, pictures, *cells])
-  return [f"| {' | '.join(line)} |" for line in lines]
+# Settings of the runs that are printed under the table.
+_SETTINGS = """
+  data.path data.fingerprint train.epochs train.batch_size
+  optim.learning_rate seed
+""".split()
+_WAYS = {"text_to_image": "text → picture", "image_to_text": "picture → text"}
 
 
 def write(table, runs, failures, folder):
@@ -272,3 +25,183 @@ def write(table, runs, failures, folder):
   files.write(folder / "table.json", json.dumps(found, indent=2))
   files.write(folder / "table.md", text)
   return found, text
+
+
+def collect(table, runs, failures):
+  """The table as a dict, the content of `table.json`.
+
+  Args:
+    table: rows.Table.
+    runs: its runs.Run, finished or failed.
+    failures: {folder: reason} of those that failed.
+  """
+  done = [run for run in runs if run.finished]
+  reference = [run for run in done if run.row == table.reference]
+  rows = []
+  for name, changes in table.rows.items():
+    mine = [run for run in runs if run.row == name]
+    finished = [run for run in done if run.row == name]
+    row = {
+      "row": name,
+      "hash": mine[0].hash,
+      "changes": changes,
+      "languages": mine[0].config.data.languages,
+      "seeds": [run.seed for run in finished],
+      "failed": {r.seed: failures[r.folder] for r in mine if r not in done},
+    }
+    if finished:
+      row["scores"] = _over_seeds([_scores(run) for run in finished])
+      if table.reference:
+        row |= _significance(finished, reference)
+    rows.append(row)
+  return {
+    "title": table.title,
+    "reference": table.reference,
+    "columns": table.columns,
+    "rows": rows,
+    "protocol": _protocol(table, done),
+  }
+
+
+def _scores(run):
+  """The tree of a finished run's numbers."""
+  return {
+    **run.read("test_metrics.json"),
+    "retrieval": run.read("test_retrieval.json") or {},
+    "seconds": run.read("run.json")["seconds"],
+  }
+
+
+def _over_seeds(trees):
+  """Trees of numbers -> one of {"mean", "sd", "largest"}.
+
+  The standard deviation is that of a sample (n - 1), None for one seed.
+  """
+  if isinstance(trees[0], dict):
+    names = dict.fromkeys(name for tree in trees for name in tree)
+    return {n: _over_seeds([t[n] for t in trees if n in t]) for n in names}
+  sd = statistics.stdev(trees) if len(trees) > 1 else None
+  return {"mean": statistics.fmean(trees), "sd": sd, "largest": max(trees)}
+
+
+def counts(folder):
+  """[N, 3] counts of a finished run's test sentences, sorted by language."""
+  lines = (folder / "test_predictions.jsonl").read_text().splitlines()
+  # The file begins with the languages trained on, in which rows differ.
+  records = sorted(map(json.loads, lines), key=lambda r: r["language"])
+  gold, tags = ([r[name] for r in records] for name in ("gold", "tags"))
+  return significance.sentence_counts(gold, tags)
+
+
+def _significance(runs, reference):
+  """A row's interval, and its test against the reference row's seeds."""
+  ours = {run.seed: counts(run.folder) for run in runs}
+  found = {"interval": significance.bootstrap(np.stack(list(ours.values())))}
+  theirs = {run.seed: counts(run.folder) for run in reference}
+  shared = sorted(ours.keys() & theirs.keys())
+  if shared and runs != reference:
+    pair = [np.stack([x[seed] for seed in shared]) for x in (ours, theirs)]
+    # Rows scored on different sentences cannot be paired.
+    if np.array_equal(pair[0][..., 2], pair[1][..., 2]):
+      found["difference"], found["p"] = significance.paired_test(*pair)
+  return found
+
+
+def _protocol(table, runs):
+  """How the numbers of finished runs came about, as lines."""
+  configs = [cli.read_workdir(run.folder) for run in runs]
+  records = [run.read("run.json") for run in runs]
+  values = {x: [operator.attrgetter(x)(c) for c in configs] for x in _SETTINGS}
+  for name in ("hardware", "jax", "commit", "date"):
+    values[name] = [record[name] or "unknown" for record in records]
+  lines = [
+    *(f"{k}: {', '.join(sorted(set(map(str, v))))}" for k, v in values.items()),
+    "±: standard deviation over seeds (n - 1)",
+    "run: the folder runs/RUN-SEED holds config, logs, predictions and scores",
+  ]
+  if table.reference:
+    compared = max(len(table.rows) - 1, 1)
+    lines += [
+      "F1: seqeval micro F1 on test, default mode, as conlleval; strict F1:"
+      " strict IOB2; both of the checkpoint best on dev",
+      "95 %: bootstrap interval of the mean over seeds (10,000 replicates that"
+      " resample test sentences and, independently, seeds)",
+      f"p: difference to {table.reference}, two-sided approximate randomisation"
+      " (10,000 swaps), paired by sentence and seed; it is about these trained"
+      f" models; not corrected: Bonferroni's .05 is {0.05 / compared:.4f}",
+    ]
+  return [*lines, *table.notes]
+
+
+def markdown(found):
+  """The text of `table.md`: the table of `collect`, and the protocol."""
+  rows = [_cells(found, row) for row in found["rows"]]
+  text = [f"**{found['title']}**, in %", "", *_table(rows)]
+  if not found["reference"] and (recalls := _recalls(found["rows"])):
+    text += ["", *_table(recalls)]
+  text += ["", *(f"- {line}" for line in found["protocol"])]
+  for row in found["rows"]:
+    for seed, reason in row["failed"].items():
+      text.append(f"- MISSING: {row['row']}, seed {seed}: {reason}")
+  return "\n".join(text) + "\n"
+
+
+def _table(rows):
+  """Markdown lines of rows {heading: text}, "-" where a row has none."""
+  by_length = sorted(rows, key=len, reverse=True)
+  headings = list(dict.fromkeys(h for row in by_length for h in row))
+  lines = [headings, ["---"] * len(headings)]
+  lines += [[row.get(h, "-") for h in headings] for row in rows]
+  return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _percent(spread):
+  # 0 is what chance has: it is the same for every seed.
+  sd = f" ± {100 * spread['sd']:.2f}" if spread["sd"] else ""
+  return f"{100 * spread['mean']:.2f}{sd}"
+
+
+def _cells(found, row):
+  """A row of the table, {heading: text}."""
+  name, missing, scores = row["row"], len(row["failed"]), row.get("scores")
+  if missing:
+    name += f" ({missing} runs missing)"
+  if scores is None:
+    return {"": name, "run": row["hash"]}
+  cells = {"": name}
+  if found["reference"]:
+    low, high = row["interval"]
+    cells["F1"] = _percent(scores["f1"])
+    cells["95 %"] = f"{100 * low:.2f}-{100 * high:.2f}"
+    if "p" in row:
+      cells["difference"] = f"{100 * row['difference']:+.2f}"
+      cells["p"] = f"{row['p']:.4f}"
+    cells["strict F1"] = _percent(scores["f1_strict"])
+  for heading, path in found["columns"].items():
+    names = path.split(".")
+    if score := functools.reduce(lambda x, k: x.get(k, {}), names, scores):
+      zero_shot = names[0] == "per_language" and heading not in row["languages"]
+      cells[heading] = _percent(score) + "*" * zero_shot
+  if found["reference"]:
+    cells["entities"] = f"{scores['counts']['entities']['mean']:,.0f}"
+  seconds = f"{scores['seconds']['mean']:.0f}"
+  return cells | {"s/run": seconds, "run": row["hash"]}
+
+
+def _recalls(rows):
+  """Recalls and mean ranks by language, both ways, against chance."""
+  lines = []
+  for row in rows:
+    for language, found in row.get("scores", {}).get("retrieval", {}).items():
+      for name, tree in ((row["row"], found), ("chance", found["chance"])):
+        cells = {"": name, "language": language}
+        cells["pictures"] = f"{found['pictures']['mean']:.0f}"
+        for way, arrow in _WAYS.items():
+          for k in retrieval.RANKS:
+            cells[f"{arrow} R@{k}"] = _percent(tree[way][str(k)])
+          rank = tree[way]["mean_rank"]["mean"]
+          cells[f"{arrow} mean rank"] = f"{rank:.1f}"
+        if name != "chance":
+          cells["p"] = f"{found['p']['largest']:.4f}"
+        lines.append(cells)
+  return lines

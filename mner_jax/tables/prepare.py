@@ -1,9 +1,8 @@
-"""Folders that tables read: stated subsets, and captions as sentences.
+"""Data folders that tables train on: the first sentences, or captions.
 
 The same source gives the same bytes.
 """
 
-import contextlib
 import itertools
 import json
 import shutil
@@ -21,50 +20,36 @@ def subset(source, target, languages, sizes):
   """Writes the first sentences of each file of a data folder.
 
   Args:
-    source: folder as `data.path` has it. Without a train file, the sentences
-      of valid that follow those for valid are the train split.
-    target: folder to write, a subfolder for each language.
-    languages: whose.
-    sizes: sentences of (train, valid, test); None = all.
+    source: a folder as in `data.path`. Without a train file, the train split
+      is what follows in the valid file after the valid split.
+    target: the folder to write, with a subfolder for each language.
+    languages: which languages.
+    sizes: {split: sentences per language}; a split without is taken whole.
   """
-  target = epath.Path(target)
   found = folders.find(epath.Path(source).expanduser(), languages)
-  for split in ("valid", "test"):
-    if split not in found:
-      raise UserError(f"--data: {source} has no {split} file")
-  sizes = dict(zip(("train", "valid", "test"), sizes, strict=True))
-  with _whole(target) as folder:
-    for language in languages:
 
-      def sentences(split, language=language):
-        path = found[split].get(language)
-        if path is None:
-          raise UserError(f"--data: {source} has no {split} of {language!r}")
-        return formats.read(path, language)
+  def read(split, language):
+    if language not in found.get(split, {}):
+      raise UserError(f"--data: {source} has no {split} file of {language!r}")
+    return formats.read(found[split][language], language)
 
-      valid = sentences("valid")
-      parts = {"valid": list(itertools.islice(valid, sizes["valid"]))}
-      rest = sentences("train") if "train" in found else valid
-      parts["train"] = list(itertools.islice(rest, sizes["train"]))
-      test = sentences("test")
-      parts["test"] = list(itertools.islice(test, sizes["test"]))
-      (folder / language).mkdir()
-      for split, part in parts.items():
-        if not part:
-          raise UserError(f"--data: {source}: no {split} sentence is left")
-        formats.write_conll(folder / language / f"{split}.conllu", part)
-  return target
+  contents = {}
+  for language in languages:
+    valid, test = read("valid", language), read("test", language)
+    train = read("train", language) if "train" in found else valid
+    files = {"valid": valid, "train": train, "test": test}  # valid is first
+    for split, sentences in files.items():
+      part = itertools.islice(sentences, sizes.get(split))
+      contents[f"{language}/{split}.jsonl"] = list(part)
+  _write(target, contents)
 
 
 def captions(source, target):
-  """Writes the captions of `aligned.jsonl` as sentences of O, one a language.
+  """Writes the captions of `aligned.jsonl` as sentences tagged O throughout.
 
-  `val` and `test` become test; the last pictures of train become valid.
+  Its `val` and `test` become test; the last pictures of train become valid.
   """
-  target = epath.Path(target)
   path = epath.Path(source).expanduser() / "aligned.jsonl"
-  if not path.exists():
-    raise UserError(f"--data: {path} is not there; see configs/flickr8k.py")
   records = [json.loads(line) for line in path.read_text().splitlines()]
   train = [r for r in records if r["split"] == "train"]
   splits = {
@@ -72,27 +57,25 @@ def captions(source, target):
     "valid": train[-_DEV_PICTURES:],
     "test": [r for r in records if r["split"] in ("val", "test")],
   }
-  with _whole(target) as folder:
-    for split, part in splits.items():
-      sentences = []
-      for record, language in itertools.product(part, _CAPTIONED):
-        for caption in record["captions"][language]:
-          words = tuple(caption.split())
-          image = record["image"].rpartition("/")[2]
-          sentences.append(
-            formats.Sentence(words, ("O",) * len(words), image, language)
-          )
-      formats.write_jsonl(folder / f"{split}.jsonl", sentences)
-  return target
+  contents = {}
+  for split, part in splits.items():
+    sentences = contents[f"{split}.jsonl"] = []
+    for record, language in itertools.product(part, _CAPTIONED):
+      image = record["image"].rpartition("/")[2]
+      for caption in record["captions"][language]:
+        words = tuple(caption.split())
+        tags = ("O",) * len(words)
+        sentences.append(formats.Sentence(words, tags, image, language))
+  _write(target, contents)
 
 
-@contextlib.contextmanager
-def _whole(target):
-  """Around the writing of a folder: it has its name when all is in it."""
+def _write(target, contents):
+  """Replaces a folder by {file: sentences}, all of them or none."""
   temporary = target.with_name(target.name + ".tmp")
   for old in (temporary, target):
-    if old.exists():
-      shutil.rmtree(old)
-  temporary.mkdir(parents=True)
-  yield temporary
+    shutil.rmtree(old, ignore_errors=True)
+  for name, sentences in contents.items():
+    path = temporary / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    formats.write_jsonl(path, sentences)
   temporary.rename(target)
