@@ -229,11 +229,13 @@ def _folder_builder(config, languages):
 
 def _synthetic_builder():
   package = importlib.resources.files("mner_jax.data.synthetic")
-  modules = sorted(
-    (p for p in package.iterdir() if p.name.endswith(".py")),
-    key=lambda p: p.name,
-  )
-  chunks = [_SYNTHETIC_SEED, *(p.read_bytes() for p in modules)]
+  sources = {
+    path.name: path.read_bytes()
+    for path in package.iterdir()
+    if path.name.endswith((".py", ".json"))
+  }
+  del sources["__main__.py"]  # it only prints and writes what is drawn
+  chunks = [_SYNTHETIC_SEED, *(sources[name] for name in sorted(sources))]
   return SyntheticMner, SourceConfig(name=folders.hash_of(chunks))
 
 

@@ -1,309 +1,250 @@
+import argparse
 import collections
+import dataclasses
+import itertools
 import re
-import subprocess
-import sys
 
 import pytest
 from seqeval.metrics import f1_score
 
-from mner_jax.data.synthetic import corpus, names, templates
+from mner_jax.config import UserError
+from mner_jax.data import formats
+from mner_jax.data.synthetic import __main__ as command
+from mner_jax.data.synthetic import corpus, lexicon
+from mner_jax.data.synthetic.lexicon import LANGUAGES, TYPE_OF, TYPES
 
-LANGUAGES = names.LANGUAGES
-KINDS = ("FIRST", *(kind for kind in names.TYPE_OF if kind != "PER"))
-SLOT = re.compile(r"\{(\w+)\}")
+KINDS = [kind for kind in TYPE_OF if kind != "PER"]
+TOPICS = (*TYPES, "ANY")
+by_language = pytest.mark.parametrize("language", LANGUAGES)
 
 
 @pytest.fixture(scope="module")
 def splits():
-  return {split: corpus.examples(split) for split in corpus.SPLITS}
+  """The default corpus, a part of train."""
+  sizes = {**corpus.SIZES, "train": 1000}
+  return {x: corpus.examples(x, size=size) for x, size in sizes.items()}
 
 
 def entities(sentence):
-  """(type, words) of every entity; fails on tags that are no IOB2."""
-  found = []
-  previous = "O"
+  """(type, text) of every entity; fails on tags that are not IOB2."""
+  found, previous = [], "O"
   for word, tag in zip(sentence.words, sentence.tags, strict=True):
     if tag.startswith("B-"):
-      found.append((tag[2:], [word]))
+      found.append((tag[2:], word))
     elif tag != "O":
       assert tag[:2] == "I-" and previous[1:] == tag[1:], sentence
-      found[-1][1].append(word)
+      found[-1] = (tag[2:], f"{found[-1][1]} {word}")
     previous = tag
   return found
 
 
-def pattern(template, language):
-  """A regular expression that matches the template's sentences."""
-  slot = r"(?:\S+ )*\S+"
-  parts = re.split(r"\{\w+\}", template)
-  text = slot.join(re.escape(part) for part in parts)
-  if language == "fr":
-    text = re.sub(r"\bde\\ (?=\(\?:)", r"(?:de|d')\\ ", text)
-  return re.compile(text, re.IGNORECASE)
+def ambiguous(drawn):
+  """(language, name, type, scene) of every ambiguous sentence."""
+  for sentence, scene in drawn:
+    if sentence.source == "ambiguous":
+      ((kind, name),) = entities(sentence)
+      yield sentence.language, name, kind, scene
 
 
-def all_templates(language, held_out):
-  blocks = [templates.clear(language, t, held_out) for t in names.TYPES]
-  return sum(blocks, ()) + templates.neutral(language, held_out)
+def in_language(drawn, language):
+  return [e.sentence for e in drawn if e.sentence.language == language]
 
 
-def test_the_same_seed_gives_the_same_corpus(splits):
-  assert corpus.examples("test") == splits["test"]
-  assert corpus.examples("test", seed=1) != splits["test"]
-  a, b = (corpus.picture_rng(0, f"test-en-{i}") for i in (1, 1))
-  assert a.random() == b.random()
+def types_of(language, name):
+  return {TYPE_OF[kind] for kind in lexicon.shared(language)[name]}
 
 
-def test_a_subset_of_languages_gives_the_same_sentences(splits):
-  german = [e for e in splits["valid"] if e.sentence.language == "de"]
-  assert corpus.examples("valid", languages=("de",)) == german
+def without_article(names):
+  return [name.rpartition("|")[2] for name in names]
 
 
-def test_sizes(splits):
-  for split, drawn in splits.items():
-    assert len(drawn) == len(LANGUAGES) * corpus.SIZES[split]
-  assert len(corpus.examples("train", languages=("fr",), size=7)) == 7
-  assert corpus.examples("train", size=0) == []
+def test_the_same_seed_gives_the_same_corpus():
+  drawn = corpus.examples("test", size=30)
+  assert corpus.examples("test", size=30) == drawn
+  assert corpus.examples("test", size=30, seed=1) != drawn
+  german = corpus.examples("test", size=30, languages=("de",))
+  assert [e for e in drawn if e.sentence.language == "de"] == german
 
 
-def test_wrong_arguments():
-  with pytest.raises(ValueError, match="split"):
-    corpus.examples("dev")
-  with pytest.raises(ValueError, match="language"):
-    corpus.examples("test", languages=("it",))
-
-
-def test_counts_of_the_source():
-  count = 0
-  for language in LANGUAGES:
-    for kind in names.TYPES:
-      seen = templates.clear(language, kind)
-      unseen = templates.clear(language, kind, True)
-      assert len(seen) == 16 and len(unseen) == 4
-    every = all_templates(language, False) + all_templates(language, True)
-    assert len(set(every)) == len(every) == 120
-    count += len(every)
-  assert count >= 400
-  per_type = collections.Counter()
-  for kind in names.TYPE_OF:
-    if kind != "PER":
-      seen = names.unique(kind, "en")
-      unseen = names.unique(kind, "en", True)
-      per_type[names.TYPE_OF[kind]] += len(seen + unseen)
-  assert per_type["LOC"] >= 70 and per_type["ORG"] >= 60
-  assert per_type["MISC"] >= 60 and per_type["PER"] >= 50
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
+@by_language
 def test_names_belong_to_one_list(language):
-  lists = [names.unique(k, language, h) for k in KINDS for h in (False, True)]
-  lists.append(tuple(names.shared(language)))
-  forms = [" ".join(names.split_article(n)[1]) for part in lists for n in part]
-  assert [n for n, c in collections.Counter(forms).items() if c > 1] == []
+  forms = collections.Counter(list(lexicon.shared(language)))
+  for kind in KINDS:
+    for held_out in (False, True):
+      names = lexicon.names(kind, language, held_out)
+      articles = r"^(the|le|la|l'|die|das|el) "  # without the bar
+      assert not re.search(articles, "\n".join(names), re.MULTILINE)
+      forms.update(without_article(names))
+  assert [name for name, count in forms.items() if count > 1] == []
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@by_language
 def test_shared_names_are_balanced(language):
-  shared = names.shared(language)
+  shared = lexicon.shared(language)
   counts = collections.Counter()
-  for kinds in shared.values():
-    types = [names.TYPE_OF[kind] for kind in kinds]
-    assert len(set(types)) == len(types)
-    counts.update(types)
-  assert len(shared) >= 40
-  assert len(set(counts.values())) == 1 and len(counts) == 4
-  two = sum(len(kinds) == 2 for kinds in shared.values())
-  assert 0.6 < two / len(shared) < 0.7
+  for name, kinds in shared.items():
+    assert len(types_of(language, name)) == len(kinds)
+    counts.update(itertools.combinations(sorted(types_of(language, name)), 2))
+    counts[len(kinds)] += 1
+  pairs = itertools.combinations(sorted(TYPES), 2)
+  assert counts == {2: 30, 3: 16} | dict.fromkeys(pairs, 13)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@by_language
 def test_templates_are_well_formed(language):
-  known = {*names.TYPE_OF, "day", "time", "number", "age"}
-  for held_out in (False, True):
-    for kind in names.TYPES:
-      for template in templates.clear(language, kind, held_out):
-        slots = SLOT.findall(template)
-        assert set(slots) <= known, template
-        own = [s for s in slots if s.isupper()]
-        assert 1 <= len(own) <= 2, template
-        assert kind in [names.TYPE_OF[slot] for slot in own], template
-        contracts = r"\b(de|à|a|von|in|mit|bei|an|zu) \{(LAND|BODY|EVENT)\}"
-        assert not re.search(contracts, template, re.IGNORECASE), template
-        if language in ("fr", "es"):
-          assert not re.search(r"\b(de|à|a) \{CLUB\}", template), template
-    for template in templates.neutral(language, held_out):
-      own = [s for s in SLOT.findall(template) if s.isupper()]
-      assert own == ["ANY"], template
+  contracts = r"\b(de|à|a|von|in|mit|bei|an|zu) \{(LAND|BODY|EVENT)\}"
+  if language in ("fr", "es"):
+    contracts += r"|\b(de|à|a) \{CLUB\}"
+  every = []
+  for topic in TOPICS:
+    parts = [lexicon.templates(language, topic, h) for h in (False, True)]
+    assert len(parts[0]) == 4 * len(parts[1])
+    every += sum(parts, [])
+    for template in sum(parts, []):
+      own = re.findall(r"\{([A-Z]+)\}", template)
+      types = {"ANY" if slot == "ANY" else TYPE_OF[slot] for slot in own}
+      assert topic in types and len(own) <= (1 if topic == "ANY" else 2)
+      assert not re.search(contracts, template, re.IGNORECASE), template
+  assert len(set(every)) == len(every) == 120
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("kind", names.TYPES)
-def test_cues_of_held_out_templates_are_seen(language, kind):
-  def cues(template):
-    return {w for w in template.split() if len(w) > 2 and w[0] != "{"}
+@by_language
+def test_cues_of_held_out_templates_are_seen(language):
+  def cues(templates):
+    words = " ".join(templates).split()
+    return {word for word in words if len(word) > 2 and word[0] != "{"}
 
-  seen = set().union(*map(cues, templates.clear(language, kind)))
-  others = set()
-  for other in set(names.TYPES) - {kind}:
-    others |= set().union(*map(cues, templates.clear(language, other)))
-  for template in templates.clear(language, kind, True):
-    assert cues(template) & seen - others, template
+  seen = {t: cues(lexicon.templates(language, t)) for t in TYPES}
+  for topic in TYPES:
+    own = seen[topic].difference(*(seen[t] for t in TYPES if t != topic))
+    for template in lexicon.templates(language, topic, True):
+      assert cues([template]) & own, template
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@by_language
 def test_templates_are_held_out(language, splits):
-  def share(split):
-    mine = [e for e in splits[split] if e.sentence.language == language]
-    hits = sum(
-      any(p.fullmatch(" ".join(e.sentence.words)) for p in unseen)
-      and not any(p.fullmatch(" ".join(e.sentence.words)) for p in seen)
-      for e in mine
-    )
-    return hits / len(mine)
+  def pattern(held_out):
+    """Matches what the templates of all topics can become."""
+    parts = [lexicon.templates(language, t, held_out) for t in TOPICS]
+    text = "|".join(map(re.escape, sum(parts, [])))
+    if language == "fr":
+      text = text.replace(r"\ de\ \{", r"\ (?:de|d')\ \{")
+    text = re.sub(r"\\{\w+\\}", r"(?:\\S+ )*\\S+", text)
+    return re.compile(text, re.IGNORECASE)
 
-  unseen = [pattern(t, language) for t in all_templates(language, True)]
-  seen = [pattern(t, language) for t in all_templates(language, False)]
+  seen, unseen = pattern(False), pattern(True)
+
+  def share(split):
+    sentences = in_language(splits[split], language)
+    texts = [" ".join(sentence.words) for sentence in sentences]
+    hits = [t for t in texts if unseen.fullmatch(t) and not seen.fullmatch(t)]
+    return len(hits) / len(texts)
+
   assert share("train") == 0
   assert 0.05 < share("test") < 0.15
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@by_language
 def test_names_are_held_out(language, splits):
   def drawn(split):
     found = set()
-    for e in splits[split]:
-      if e.sentence.language == language:
-        for kind, words in entities(e.sentence):
-          found.add((kind, " ".join(words)))
-          if kind == "PER":
-            found |= {(kind, word) for word in words}
+    for sentence in in_language(splits[split], language):
+      for kind, name in entities(sentence):
+        parts = name.split() if kind == "PER" else []
+        found |= {(kind, part) for part in (name, *parts)}
     return found
 
-  unseen = set()
-  for kind in KINDS:
-    for name in names.unique(kind, language, True):
-      text = " ".join(names.split_article(name)[1])
-      unseen.add((names.TYPE_OF.get(kind, "PER"), text))
+  unseen = {
+    (TYPE_OF[kind], name)
+    for kind in KINDS
+    for name in without_article(lexicon.names(kind, language, True))
+  }
   assert not drawn("train") & unseen
   assert len(drawn("test") & unseen) > 6
 
 
 def test_types_of_a_name_are_dealt_evenly(splits):
   for drawn in splits.values():
-    dealt = collections.Counter()
-    for e in drawn:
-      if e.sentence.source == "ambiguous":
-        ((kind, words),) = entities(e.sentence)
-        dealt[e.sentence.language, " ".join(words), kind] += 1
-    for language in LANGUAGES:
-      for name, kinds in names.shared(language).items():
-        counts = [dealt[language, name, names.TYPE_OF[k]] for k in kinds]
-        assert max(counts) - min(counts) <= 1, name
+    dealt = collections.Counter(x[:3] for x in ambiguous(drawn))
+    for language, name in {x[:2] for x in dealt}:
+      counts = [dealt[language, name, t] for t in types_of(language, name)]
+      assert max(counts) - min(counts) <= 1, name
 
 
 def test_sentences_are_well_formed(splits):
-  images = set()
+  images = collections.Counter()
   for split, drawn in splits.items():
-    for e in drawn:
-      sentence = e.sentence
-      found = entities(sentence)
-      assert len(found) == len(e.chances) > 0
-      assert all(word and not word.isspace() for word in sentence.words)
-      assert "{" not in " ".join(sentence.words)
-      assert sentence.source in ("clear", "ambiguous")
-      assert (sentence.image == "") == (e.scene == "")
-      if e.scene:
-        assert e.scene in names.TYPES
-        assert sentence.image.startswith(f"{split}-{sentence.language}-")
-        assert sentence.image not in images
-        images.add(sentence.image)
+    types = collections.Counter()
+    for sentence, scene in drawn:
+      types.update(kind for kind, _ in entities(sentence))
+      assert all(re.fullmatch(r"[^\s{}|]+", word) for word in sentence.words)
+      assert scene in ("", *TYPES)
+      image = rf"{split}-{sentence.language}-\d+" if scene else ""
+      assert re.fullmatch(image, sentence.image)
+      images[sentence.image] += 1
+    assert min(types[t] for t in TYPES) >= 0.15 * types.total()
+  assert {n for image, n in images.items() if image} == {1}
 
 
 def test_splits_share_no_sentence(splits):
-  words = {s: [e.sentence.words for e in drawn] for s, drawn in splits.items()}
-  assert not set(words["train"]) & set(words["valid"] + words["test"])
-  assert not set(words["valid"]) & set(words["test"])
-  for split, drawn in splits.items():
+  words = [{e.sentence.words for e in drawn} for drawn in splits.values()]
+  assert sum(map(len, words)) == len(set.union(*words))
+  for drawn in splits.values():
     keys = {(e.sentence.language, e.sentence.words) for e in drawn}
-    assert len(keys) > 0.995 * len(drawn), split
+    assert len(keys) > 0.995 * len(drawn)
 
 
 def test_pictures_of_ambiguous_sentences(splits):
   elsewhere = []
-  for e in splits["train"]:
-    if e.sentence.source == "ambiguous":
-      ((kind, words),) = entities(e.sentence)
-      kinds = names.shared(e.sentence.language)[" ".join(words)]
-      assert len(kinds) == 2  # what the ceiling counts on
-      elsewhere.append(e.scene != kind)
-      if e.scene != kind:
-        assert e.scene not in {names.TYPE_OF[k] for k in kinds}
+  for language, name, kind, scene in ambiguous(splits["train"]):
+    possible = types_of(language, name)
+    assert len(possible) == 2  # what the ceiling counts on
+    assert scene == kind or scene not in possible
+    elsewhere.append(scene != kind)
+  assert len(elsewhere) == len(splits["train"]) / 2
   assert 0.08 < sum(elsewhere) / len(elsewhere) < 0.12
 
 
 def test_pictures_of_clear_sentences(splits):
   clear = [e for e in splits["train"] if e.sentence.source == "clear"]
-  assert len(clear) == len(splits["train"]) / 2
   shown = [e for e in clear if e.scene]
   assert 0.03 < 1 - len(shown) / len(clear) < 0.07
   fits = sum(e.scene == entities(e.sentence)[0][0] for e in shown)
   assert 0.58 < fits / len(shown) < 0.67  # a half, and a quarter of the rest
 
 
-def test_types_are_balanced(splits):
-  for drawn in splits.values():
-    kinds = collections.Counter()
-    for e in drawn:
-      kinds.update(kind for kind, _ in entities(e.sentence))
-    assert min(kinds[t] for t in names.TYPES) >= 0.15 * kinds.total()
-
-
-def expected_f1(chances):
-  """By brute force over what a reader may leave out."""
-  best = 0
-  for threshold in set(chances):
-    kept = [chance for chance in chances if chance >= threshold]
-    best = max(best, 2 * sum(kept) / (len(chances) + len(kept)))
-  return best
-
-
 def test_ceilings(splits):
-  for drawn in splits.values():
-    alone = [chance for e in drawn for chance in e.chances]
-    assert corpus.ceiling(drawn, pictures=False) == pytest.approx(
-      expected_f1(alone)
-    )
-    together = [
-      1 if f"B-{e.scene}" in e.sentence.tags else chance
-      for e in drawn
-      for chance in e.chances
-    ]
-    assert corpus.ceiling(drawn, pictures=True) == pytest.approx(
-      expected_f1(together)
-    )
-  assert 0.74 <= corpus.ceiling(splits["test"], pictures=False) <= 0.80
-  assert corpus.ceiling(splits["test"], pictures=True) >= 0.96
-  assert corpus.ceiling([], pictures=True) == 0
+  for drawn, pictures in itertools.product(splits.values(), (False, True)):
+    count = sum(len(entities(sentence)) for sentence, _ in drawn)
+    guesses = sum(not pictures or x[2] != x[3] for x in ambiguous(drawn))
+    sure = count - guesses
+    predict_all = 2 * (sure + guesses / 2) / (2 * count)
+    leave_out = 2 * sure / (count + sure)
+    ceiling = corpus.ceiling(drawn, pictures=pictures)
+    assert ceiling == pytest.approx(max(predict_all, leave_out))
+    assert 0.96 <= ceiling < 1 if pictures else 0.74 <= ceiling <= 0.80
 
 
 def test_lookup_baseline(splits):
   predicted = corpus.lookup_baseline(splits["train"], splits["test"])
   truth = [list(e.sentence.tags) for e in splits["test"]]
-  assert [len(tags) for tags in predicted] == [len(tags) for tags in truth]
-  assert f1_score(truth, predicted) < 0.6
+  assert 0.4 < f1_score(truth, predicted) < 0.6
 
 
-def test_lookup_baseline_breaks_ties():
-  def example(words, tags):
-    sentence = corpus.Sentence(tuple(words.split()), tuple(tags.split()))
-    return corpus.Example(sentence, "", (1.0,))
-
-  train = [example("Jordan a", "B-PER O"), example("Jordan a", "B-LOC O")]
-  test = [example("Jordan b", "B-PER O")]
-  assert corpus.lookup_baseline(train, test) == [["B-LOC", "O"]]
-
-
-def test_command_rejects_wrong_arguments():
-  command = [sys.executable, "-m", "mner_jax.data.synthetic"]
-  assert subprocess.run([*command, "--seed=x"]).returncode == 2
-  assert subprocess.run([*command, "--seed=-1"]).returncode == 2
+def test_command(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(corpus, "SIZES", dict.fromkeys(corpus.SPLITS, 4))
+  output = tmp_path / "new"
+  command.main(argparse.Namespace(seed=0, output=output))
+  assert "en test: 4 sentences, ceiling 0." in capsys.readouterr().out
+  images = set()
+  for split in corpus.SPLITS:
+    for language in LANGUAGES:
+      read = list(formats.read(output / language / f"{split}.txt", language))
+      drawn = in_language(corpus.examples(split), language)
+      assert read == [dataclasses.replace(s, source="") for s in drawn]
+      images |= {f"{s.image}.png" for s in read if s.image}
+  assert {path.name for path in (output / "images").iterdir()} == images
+  with pytest.raises(UserError, match="new is not empty"):
+    command.main(argparse.Namespace(seed=0, output=output))
+  with pytest.raises(UserError, match="--seed"):
+    command.main(argparse.Namespace(seed=-1, output=None))
