@@ -1,39 +1,33 @@
 """Text files: sentences, their tags and the ids of their images.
 
 All files are UTF-8. CoNLL (.txt, .conllu, .conll, .tsv): a sentence is a block
-of lines that ends at an empty line; a line `IMGID:id` in front names its
-image. The first line of words settles the columns of the file, split at tabs
-or else at single spaces:
+of lines that ends at an empty line; a line `IMGID:id` before it names its
+image. The first line of words settles the columns of the file, separated by
+tabs or else by single spaces:
 
   word tag              two columns
   index word tag        three, the index counting from 0 or 1 (WikiNEuRal)
   word ... tag          three or more (CoNLL-2003); -DOCSTART- lines skipped
 
-JSONL (.jsonl): an object a line, either `tokens` and `tags`, or `text` and
+JSONL (.jsonl): one object per line, either `tokens` and `tags`, or `text` and
 `spans` [{"start", "end", "label"}] in characters, end exclusive; optionally
 `image`, `language` and `source`. A text is split at white space and at the
 edges of its spans. Other fields are ignored.
 """
 
-import bisect
-import contextlib
 import dataclasses
+import itertools
 import json
 import re
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from etils import epath
 
 from mner_jax.config import UserError
 from mner_jax.data import schemes
 
-CONLL = (".txt", ".conllu", ".conll", ".tsv")
-SUFFIXES = (*CONLL, ".jsonl")
-# Whatever a file holds, no more than a sentence of it is in memory.
-MAX_LINE = 1_000_000  # bytes
-MAX_WORDS = 100_000  # of a sentence
+SUFFIXES = (".txt", ".conllu", ".conll", ".tsv", ".jsonl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +48,15 @@ class Sentence:
 
 
 def read(path, language="", scheme="iob2") -> Iterator[Sentence]:
-  """The sentences of a file, by its suffix; a UserError names file and line.
+  """Yields the sentences of a file, one in memory at a time.
 
   Args:
-    path: the file.
-    language: of the sentences that do not say it themselves.
+    path: the file; its suffix tells the format.
+    language: of the sentences that do not name their own.
     scheme: of the tags in the file, see `schemes`.
+
+  Raises:
+    UserError: at the first bad line, with file and line.
   """
   path = epath.Path(path)
   if path.suffix not in SUFFIXES:
@@ -69,298 +66,229 @@ def read(path, language="", scheme="iob2") -> Iterator[Sentence]:
 
 
 def _lines(path):
-  """(number, line) of a file, from 1, without the line's end."""
-  try:
-    piped = str(path) == "-"
-    with (
-      contextlib.nullcontext(sys.stdin.buffer) if piped else path.open("rb")
-    ) as file:
-      number = 0
-      # Only "\n" ends a line: some real tokens are U+0085 or U+2028.
-      while raw := file.readline(MAX_LINE + 1):
-        number += 1
-        if len(raw) > MAX_LINE:
-          raise UserError(f"{path}:{number}: longer than {MAX_LINE:,} bytes")
-        try:
-          line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-          raise UserError(f"{path}:{number}: not UTF-8") from None
-        yield number, line.removesuffix("\n").removesuffix("\r")
-  except OSError as error:
-    raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-class _Layout(NamedTuple):
-  separator: str
-  columns: int
-  start: int | None  # index of a sentence's first word, in its own column
-
-
-def _layout(line, least):
-  separator = "\t" if "\t" in line else " "
-  columns = line.split(separator)
-  indexed = len(columns) == 3 and columns[0] in ("0", "1")
-  start = int(columns[0]) if indexed else None
-  return _Layout(separator, max(least, len(columns)), start)
+  """Yields (number from 1, line without its end) of a file, "-" = stdin."""
+  with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
+    # Only "\n" ends a line: some real tokens are U+0085 or U+2028.
+    for number, raw in enumerate(file, 1):
+      try:
+        line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+      except UnicodeDecodeError:
+        raise UserError(f"{path}:{number}: not UTF-8") from None
+      yield number, line.removesuffix("\n").removesuffix("\r")
 
 
 def read_conll(path, language="", scheme="iob2") -> Iterator[Sentence]:
-  """The sentences of a CoNLL file: see the module.
+  """Yields the sentences of a CoNLL file: see the module.
 
-  Where the scheme is None the file may have words only, and no tag is read.
+  With scheme None no tag is read, and the file may have words only.
   """
   path = epath.Path(path)
   layout = None
-  image, words, tags = "", [], []
-  first = 0  # line of the sentence's IMGID, then of its first word
+  for image, rows in _blocks(path):
+    layout = layout or _layout(rows[0][1])
+    pairs = [
+      _word_and_tag(line, layout, i, scheme, f"{path}:{number}")
+      for i, (number, line) in enumerate(rows)
+    ]
+    words, tags = zip(*pairs, strict=True)
+    yield Sentence(
+      words=words,
+      tags=schemes.to_iob2(tags, scheme),
+      image=image,
+      language=language,
+      source=source_of(image),
+      origin=f"{path.parent.name}/{path.name}:{rows[0][0]}",
+    )
 
-  def sentence():
-    iob2 = schemes.to_iob2(tags, scheme) if scheme else ("O",) * len(tags)
-    return Sentence(
-      tuple(words), iob2, image, language,
-      source_of(image), f"{path.parent.name}/{path.name}:{first}",
-    )  # fmt: skip
 
-  for number, line in _lines(path):
-    if line.startswith("IMGID:") and "\t" not in line and not words:
-      if image:
-        raise UserError(f"{path}:{first}: IMGID without a sentence")
-      image, first = line.removeprefix("IMGID:").strip(), number
-    elif line.strip(" \t") and not _is_docstart(line):
-      layout = layout or _layout(line, least=2 if scheme else 1)
-      where = f"{path}:{number}"
-      word, tag = _columns(where, line, layout, len(words))
-      if scheme:
-        schemes.check(tag, scheme, where)
-      first = first if words else number
-      words.append(word)
-      tags.append(tag)
-      if len(words) > MAX_WORDS:
-        raise UserError(f"{where}: a sentence of over {MAX_WORDS:,} words")
-    elif words:
-      yield sentence()
-      image, words, tags = "", [], []
-    elif image:
-      raise UserError(f"{path}:{first}: IMGID without a sentence")
-  if words:
-    yield sentence()
-  elif image:
-    raise UserError(f"{path}:{first}: IMGID without a sentence")
+def _blocks(path):
+  """Yields (image id, [(number, line) of each word]) of each sentence."""
+  image, image_line, rows = "", 0, []
+  end = (0, "")  # ends the last sentence
+  for number, line in itertools.chain(_lines(path), [end]):
+    is_image = line.startswith("IMGID:") and "\t" not in line and not rows
+    is_word = line.strip(" \t") and not is_image and not _is_docstart(line)
+    if image and not rows and not is_word:
+      raise UserError(f"{path}:{image_line}: IMGID without a sentence")
+    if is_image:
+      image, image_line = line.removeprefix("IMGID:").strip(), number
+    elif is_word:
+      rows.append((number, line))
+    elif rows:
+      yield image, rows
+      image, rows = "", []
+
+
+def _separator(line):
+  return "\t" if "\t" in line else " "
 
 
 def _is_docstart(line):
   # In two columns it would be a word like any other.
-  columns = line.split("\t" if "\t" in line else " ")
+  columns = line.split(_separator(line))
   return columns[0] == "-DOCSTART-" and len(columns) != 2
 
 
-def _columns(where, line, layout, position):
-  columns = line.split(layout.separator)
-  if len(columns) != layout.columns:
-    as_first = " as in its first line" if layout.columns != 2 else ""
+def _layout(line):
+  """The columns of a file, by its first line of words.
+
+  Returns:
+    (separator, number of columns, index of a sentence's first word where the
+    first column counts the words, else None).
+  """
+  separator = _separator(line)
+  columns = line.split(separator)
+  indexed = len(columns) == 3 and columns[0] in ("0", "1")
+  return separator, len(columns), int(columns[0]) if indexed else None
+
+
+def _word_and_tag(line, layout, position, scheme, where):
+  separator, count, start = layout
+  columns = line.split(separator)
+  if len(columns) != count:
+    found = f"{len(columns)}: {line[:60]!r}"
+    raise UserError(f"{where}: expected {count} columns, found {found}")
+  if start is not None and (index := columns.pop(0)) != str(start + position):
     raise UserError(
-      f"{where}: expected {layout.columns} columns, word and tag{as_first},"
-      f" found {len(columns)}: {line[:60]!r}"
+      f"{where}: expected the index {start + position}, found {index[:20]!r};"
+      " the file's first line reads as index, word, tag"
     )
-  if layout.start is not None:
-    index = columns.pop(0)
-    if index != str(layout.start + position):
-      raise UserError(
-        f"{where}: expected the index {layout.start + position}, found"
-        f" {index[:20]!r}; the file's first line reads as index, word, tag"
-      )
-  word, tag = columns[0], columns[-1]
-  if not word:
+  if not columns[0]:
     raise UserError(f"{where}: the word is empty: {line[:60]!r}")
-  return word, tag
+  if scheme:
+    schemes.check(columns[-1], scheme, where)
+  return columns[0], columns[-1] if scheme else "O"
 
 
 def read_jsonl(path, language="", scheme="iob2") -> Iterator[Sentence]:
-  """The sentences of a JSONL file: see the module."""
+  """Yields the sentences of a JSONL file: see the module."""
   path = epath.Path(path)
   for number, record in records(path):
     where = f"{path}:{number}"
     if "tokens" in record:
       words = field(record, "tokens", list, where)
       tags = field(record, "tags", list, where)
-      _check_words(words, tags, where)
-      for tag in tags:
-        schemes.check(tag, scheme, where)
-      tags = schemes.to_iob2(tags, scheme)
+      check_words((*words, *tags), where)
     else:
-      text = field(record, "text", str, where)
-      words, tags = _split(text, _spans(record, where, len(text)), where)
-    image, said, source = (
-      None if record.get(name) is None else field(record, name, str, where)
-      for name in ("image", "language", "source")
-    )
+      words, tags = _split(record, where)
+    if not words or len(words) != len(tags):
+      counts = f"{len(words)} tokens and {len(tags)} tags"
+      raise UserError(f"{where}: {counts}; expected as many, at least one")
+    for tag in tags:
+      schemes.check(tag, scheme, where)
+    image = field(record, "image", str, where, "")
     yield Sentence(
-      tuple(words), tuple(tags), image or "", said or language,
-      source_of(image or "") if source is None else source,
-      f"{path.parent.name}/{path.name}:{number}",
-    )  # fmt: skip
+      words=tuple(words),
+      tags=schemes.to_iob2(tags, scheme),
+      image=image,
+      language=field(record, "language", str, where, "") or language,
+      source=field(record, "source", str, where, source_of(image)),
+      origin=f"{path.parent.name}/{path.name}:{number}",
+    )
 
 
 def records(path):
-  """(number, object) of the lines of a JSONL file, or "-", standard input.
+  """Yields (number, object) of the lines of a JSONL file; "-" = stdin.
 
-  Empty lines are skipped; a UserError tells of a line that is no object.
+  Skips empty lines; raises a UserError at a line that is not an object.
   """
   path = epath.Path(path)
   for number, line in _lines(path):
     if not line.strip():
       continue
-    where = f"{path}:{number}"
     try:
       record = json.loads(line)
       json.dumps(record, ensure_ascii=False).encode()  # no lone surrogates
     except (ValueError, RecursionError):
-      raise UserError(f"{where}: not JSON: {line[:60]!r}") from None
+      record = None
     if not isinstance(record, dict):
-      raise UserError(f"{where}: not a JSON object: {line[:60]!r}")
+      raise UserError(f"{path}:{number}: not JSON of an object: {line[:50]!r}")
     yield number, record
 
 
-def field(record, name, kind, where):
-  """A record's field of type `kind`, or a UserError."""
-  if name not in record:
-    raise UserError(f"{where}: no {name!r}; expected tokens+tags or text+spans")
-  if type(record[name]) is not kind:
+def field(record, name, kind, where, default=None):
+  """Returns a record's field of type `kind`; UserError if it is not one.
+
+  A field that is absent or null is `default`.
+  """
+  value = record.get(name) if isinstance(record, dict) else None
+  value = default if value is None else value
+  if type(value) is not kind:
     names = {str: "a string", list: "a list", int: "a whole number"}
     raise UserError(
-      f"{where}: {name!r} must be {names[kind]}, not {record[name]!r:.40}"
+      f"{where}: {name!r} must be {names[kind]}, not {value!r:.40}; expected"
+      " tokens+tags or text+spans"
     )
-  return record[name]
-
-
-def _check_words(words, tags, where):
-  if not words or len(words) != len(tags):
-    raise UserError(
-      f"{where}: {len(words)} tokens and {len(tags)} tags; expected as many of"
-      " the one as of the other, and at least one"
-    )
-  check_words((*words, *tags), where)
+  return value
 
 
 def check_words(words, where):
-  """A UserError at what is no token and no tag."""
+  """Raises a UserError at a value that cannot be a token or a tag."""
   for value in words:
     if not isinstance(value, str) or not value:
       raise UserError(
-        f"{where}: tokens and tags must be strings and not empty, not"
-        f" {value!r:.40}"
+        f"{where}: tokens must be strings, not empty: {value!r:.30}"
       )
 
 
-def _spans(record, where, length):
-  """The sorted (start, end, label) of a record."""
-  spans = []
-  for span in field(record, "spans", list, where):
-    if not isinstance(span, dict):
-      raise UserError(f"{where}: a span must be an object, not {span!r:.40}")
-    start, end = (field(span, k, int, where) for k in ("start", "end"))
-    label = field(span, "label", str, where)
-    if not re.fullmatch(r"\S+", label):
-      raise UserError(f"{where}: {label!r:.40} is not a label")
-    if not 0 <= start < end <= length:
+def _split(record, where):
+  """Words and IOB2 tags of a record with text and spans."""
+  text = field(record, "text", str, where)
+  spans = field(record, "spans", list, where)
+  kinds = {"start": int, "end": int, "label": str}
+  spans = sorted(
+    [field(span, name, kind, where) for name, kind in kinds.items()]
+    for span in spans
+  )
+  words, tags, done = [], [], 0
+  for start, end, label in spans:
+    inside = text[start:end].split()
+    if not done <= start < end <= len(text) or not inside:
       raise UserError(
-        f"{where}: the span {str(start)[:20]} to {str(end)[:20]} is empty or"
-        f" not in the text of {length} characters"
+        f"{where}: the span from {start} to {end} has no word in it, overlaps"
+        f" another, or is not within the text of {len(text)} characters"
       )
-    spans.append((start, end, label))
-  spans.sort()
-  for (_, end, _), (start, _, _) in zip(spans, spans[1:], strict=False):
-    if start < end:
-      raise UserError(f"{where}: spans overlap at character {start}")
-  return spans
-
-
-def _split(text, spans, where):
-  """Words and IOB2 tags of a text; every span is a sequence of words."""
-  edges = sorted({edge for span in spans for edge in span[:2]})
-  starts = [span[0] for span in spans]
-  words, tags, begun = [], [], set()
-  for match in re.finditer(r"\S+", text):
-    inner = edges[
-      bisect.bisect_right(edges, match.start()) : bisect.bisect_left(
-        edges, match.end()
-      )
-    ]
-    bounds = [match.start(), *inner, match.end()]
-    for start, end in zip(bounds, bounds[1:], strict=False):
-      i = bisect.bisect_right(starts, start) - 1
-      tag = "O"
-      if i >= 0 and start < spans[i][1]:
-        tag = f"{'I' if i in begun else 'B'}-{spans[i][2]}"
-        begun.add(i)
-      words.append(text[start:end])
-      tags.append(tag)
-  if not words or len(begun) < len(spans):
-    raise UserError(f"{where}: no word in the {'spans' if words else 'text'}")
-  return words, tags
+    outside = text[done:start].split()
+    words += outside + inside
+    tags += ["O"] * len(outside) + [f"B-{label}"]
+    tags += [f"I-{label}"] * (len(inside) - 1)
+    done = end
+  rest = text[done:].split()
+  return words + rest, tags + ["O"] * len(rest)
 
 
 def write_conll(path, sentences):
   """Writes words, tags and images, `word TAB tag`, for `read` to read.
 
-  A UserError tells of a sentence that the format cannot hold. Language and
-  source are not in the format.
+  Raises a UserError at a sentence that the format cannot hold. Languages and
+  sources are not written.
   """
   blocks = []
   for s in sentences:
-    _check_writable(s, path)
-    for value in (*s.words, s.image):
-      if re.search(r"[\t\n]", value):
-        raise UserError(f"{path}: CoNLL cannot hold {value!r:.40}")
-    if s.image != s.image.strip():
-      raise UserError(f"{path}: CoNLL cannot hold the image id {s.image!r:.40}")
-    lines = [f"IMGID:{s.image}"] * bool(s.image)
+    text = "".join((s.image, *s.words))
+    if re.search(r"[\t\n]", text) or s.image != s.image.strip():
+      raise UserError(f"{path}: CoNLL cannot hold {text!r:.60}; write JSONL")
+    lines = [f"IMGID:{s.image}"] if s.image else []
     lines += map("\t".join, zip(s.words, s.tags, strict=True))
     blocks.append("\n".join(lines) + "\n")
   text = "\n".join(blocks)
-  # A mark in front of the file would be taken for its encoding's.
-  _write(path, "\n" + text if text.startswith("\ufeff") else text)
+  # Otherwise U+FEFF would be read as the file's byte order mark.
+  text = "\n" + text if text.startswith("\ufeff") else text
+  epath.Path(path).write_bytes(text.encode())
 
 
 def write_jsonl(path, sentences):
-  """Writes all of the sentences but their origin, for `read` to read."""
+  """Writes everything but the sentences' origin, for `read` to read."""
   lines = []
   for s in sentences:
-    _check_writable(s, path)
     record = {"tokens": s.words, "tags": s.tags, "image": s.image}
     record |= {"language": s.language, "source": s.source}
     lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-  _write(path, "".join(lines))
-
-
-def _check_writable(sentence, path):
-  _check_words(sentence.words, sentence.tags, path)
-  for tag in sentence.tags:
-    schemes.check(tag, "iob2", path)
-
-
-def _write(path, text):
-  try:
-    data = text.encode()
-    if max(map(len, data.split(b"\n"))) >= MAX_LINE:
-      raise UserError(f"{path}: a line would be longer than {MAX_LINE:,} bytes")
-    epath.Path(path).write_bytes(data)
-  except UnicodeEncodeError:
-    raise UserError(f"{path}: UTF-8 cannot hold a lone surrogate") from None
-  except OSError as error:
-    raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-# MMNERD mixes tweets and captions of web pictures; only the id tells which.
-_SOURCES = (
-  (r"1[67]_\d\d|O_", "tweet"),
-  (r"\d{8}---", "caption"),
-)
+  epath.Path(path).write_bytes("".join(lines).encode())
 
 
 def source_of(image):
-  """Where a sentence comes from, by its image id; "" = unknown."""
-  for pattern, source in _SOURCES:
-    if re.match(pattern, image):
-      return source
-  return ""
+  """ "tweet", "caption" or "" (unknown), by an image id of MMNERD."""
+  if re.match(r"1[67]_\d\d|O_", image):
+    return "tweet"
+  return "caption" if re.match(r"\d{8}---", image) else ""

@@ -9,6 +9,8 @@ from seqeval.metrics.sequence_labeling import get_entities
 from mner_jax.config import UserError
 from mner_jax.data import formats
 
+quick = settings(deadline=None, max_examples=50)
+
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
@@ -26,7 +28,7 @@ def test_sentences_with_images(file):
   first, second, third = read(
     file,
     "IMGID:16_05_01_360\nNew\tB-LOC\nYork\tI-LOC\n\n"
-    "IMGID:03433732---81Kc\n.\tO\n\n\nBob\tB-PER\n\n",
+    "IMGID:03433732---81Kc\n.\tO\n\n\nIMGID:\nBob\tB-PER\n\n",
   )
   assert first == formats.Sentence(
     ("New", "York"), ("B-LOC", "I-LOC"), "16_05_01_360", "en", "tweet"
@@ -35,38 +37,22 @@ def test_sentences_with_images(file):
   assert (third.words, third.image, third.source) == (("Bob",), "", "")
 
 
-def test_an_empty_imgid_is_no_image(file):
-  assert read(file, "IMGID:\nBob\tB-PER\n")[0].image == ""
+SAME = {
+  "tab": "IMGID:a\nNew\tB-LOC\nYork\tI-LOC\n\n.\tO\n",
+  "space": "IMGID:a\nNew B-LOC\nYork I-LOC\n\n. O\n",
+  "indexed": "IMGID:a\n0\tNew\tB-LOC\n1\tYork\tI-LOC\n\n0\t.\tO\n",
+  "from 1": "IMGID:a\n1 New B-LOC\n2 York I-LOC\n\n1 . O\n",
+  "conll 2003": "-DOCSTART- -X- -X- O\n\nIMGID:a\nNew NNP B-NP B-LOC\n"
+  "York NNP I-NP I-LOC\n-DOCSTART- -X- O O\n. . O O\n",
+  "three columns": "IMGID:a\nNew\tN\tB-LOC\nYork\tN\tI-LOC\n\n.\t.\tO\n",
+  "crlf": "IMGID:a\r\nNew\tB-LOC\r\nYork\tI-LOC\r\n\r\n.\tO\r\n",
+  "bom": "\ufeffIMGID:a\nNew\tB-LOC\nYork\tI-LOC\n\n.\tO\n",
+  "no last newline": "IMGID:a\nNew\tB-LOC\nYork\tI-LOC\n\n.\tO",
+  "blanks": "\n\nIMGID:a\nNew\tB-LOC\nYork\tI-LOC\n \n\t\n.\tO\n\n\n",
+}
 
 
-@pytest.mark.parametrize(
-  "content",
-  [
-    "IMGID:a\nNew\tB-LOC\nYork\tI-LOC\n\n.\tO\n",
-    "IMGID:a\nNew B-LOC\nYork I-LOC\n\n. O\n",
-    "IMGID:a\n0\tNew\tB-LOC\n1\tYork\tI-LOC\n\n0\t.\tO\n",
-    "IMGID:a\n1 New B-LOC\n2 York I-LOC\n\n1 . O\n",
-    "-DOCSTART- -X- -X- O\n\nIMGID:a\nNew NNP B-NP B-LOC\n"
-    "York NNP I-NP I-LOC\n-DOCSTART- -X- O O\n. . O O\n",
-    "IMGID:a\nNew\tNNP\tB-LOC\nYork\tNNP\tI-LOC\n\n.\t.\tO\n",
-    "IMGID:a\r\nNew\tB-LOC\r\nYork\tI-LOC\r\n\r\n.\tO\r\n",
-    "\ufeffIMGID:a\nNew\tB-LOC\nYork\tI-LOC\n\n.\tO\n",
-    "IMGID:a\nNew\tB-LOC\nYork\tI-LOC\n\n.\tO",
-    "\n\nIMGID:a\nNew\tB-LOC\nYork\tI-LOC\n \n\t\n.\tO\n\n\n",
-  ],
-  ids=[
-    "tab",
-    "space",
-    "indexed",
-    "from 1",
-    "conll 2003",
-    "three columns",
-    "crlf",
-    "bom",
-    "no last newline",
-    "blanks",
-  ],
-)
+@pytest.mark.parametrize("content", SAME.values(), ids=SAME)
 def test_the_same_sentences_in_every_format(file, content):
   first, second = read(file, content)
   assert first.words == ("New", "York")
@@ -76,58 +62,24 @@ def test_the_same_sentences_in_every_format(file, content):
 
 
 @pytest.mark.parametrize("separator", ["\t", " "])
-@pytest.mark.parametrize(
-  "word",
-  ["\x85", "\u2028", "\u2029", "\xa0", "\ufe0f", "\u200b", "\x0b", "\x1c"],
-  ids=ascii,
-)
-def test_odd_tokens_stay_tokens(file, word, separator):
-  lines = (f"{w}{separator}O\n" for w in ("a", word, "b"))
-  (sentence,) = read(file, "".join(lines))
-  assert sentence.words == ("a", word, "b")
+def test_odd_tokens_stay_tokens(file, separator):
+  odd = "\x85 \u2028 \u2029 \xa0 \ufe0f \u200b \x0b \x1c".split(" ")
+  words = ("a", *odd, "b")
+  (sentence,) = read(file, "".join(f"{w}{separator}O\n" for w in words))
+  assert sentence.words == words
 
 
-@pytest.mark.parametrize(
-  ("content", "line", "message"),
-  [
-    ("a O\n" * 3 + "b" * 1_000_000 + " O\n", 4, "longer than 1,000,000"),
-    ("a O\n" * 100_001, 100_001, "a sentence of over 100,000 words"),
-  ],
-  ids=["line", "sentence"],
-)
-def test_lengths_are_limited(file, content, line, message):
-  with pytest.raises(UserError, match=f":{line}: {message}"):
-    read(file, content)
-
-
-def test_a_docstart_of_two_columns_is_a_word(file):
+def test_what_looks_like_a_mark_may_be_a_word(file):
   first, second = read(file, "-DOCSTART- O\n\na O\n")
   assert (first.words, second.words) == (("-DOCSTART-",), ("a",))
-
-
-def test_a_tab_file_may_hold_spaces_in_words(file):
   assert read(file, "New York\tB-LOC\n")[0].words == ("New York",)
 
 
-words = st.text(
-  st.characters(exclude_characters="\t\n", exclude_categories=["Cs"]),
-  min_size=1,
-).filter(lambda word: not word.startswith("IMGID:"))
-tags = st.sampled_from(
-  ["O", *(f"{p}-{t}" for p in "BI" for t in ("PER", "LOC", "A-B", "B"))]
-)
-
-
-@settings(deadline=None)
-@given(st.lists(st.lists(st.tuples(words, tags), min_size=1), min_size=1))
-def test_nothing_is_lost(file, sentences):
-  blocks = (
-    f"IMGID:{i}\n" + "".join(f"{word}\t{tag}\n" for word, tag in sentence)
-    for i, sentence in enumerate(sentences)
-  )
-  found = read(file, "\n".join(blocks))
-  assert [s.image for s in found] == [str(i) for i in range(len(sentences))]
-  assert [list(zip(s.words, s.tags, strict=True)) for s in found] == sentences
+def test_without_a_scheme_words_are_enough(file):
+  file.write_text("IMGID:a\nNew\nYork\n\n.\n")
+  found = list(formats.read_conll(file, scheme=None))
+  assert [s.words for s in found] == [("New", "York"), (".",)]
+  assert (found[0].image, found[0].tags) == ("a", ("O", "O"))
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -139,35 +91,30 @@ def test_where_names_the_line_of_a_word(file, newline):
       assert sentence.where(i) == f"{name}:{word[1:]}"
 
 
-@pytest.mark.parametrize(
-  ("content", "line", "message"),
-  [
-    ("a\tO\n\nb\tB-X\tO\n", 3, "expected 2 columns"),
-    ("a\tO\nb\n", 2, "expected 2 columns"),
-    ("a\tO\nIMGID:1\nb\tO\n", 2, "expected 2 columns"),
-    ("a\tO\n\xa0\n", 2, "expected 2 columns"),
-    ("a\tO\n\tO\n", 2, "the word is empty"),
-    ("a\tO\r\nb\tQ\r\n", 2, "'Q' is not a tag"),
-    ("a\tO\nb\tB-\n", 2, "'B-' is not a tag"),
-    ("a O\n\nb o\n", 3, "'o' is not a tag"),
-    ("a\tO\nb\t\n", 2, "'' is not a tag"),
-    ("IMGID:1\nIMGID:2\na\tO\n", 1, "IMGID without a sentence"),
-    ("a\tO\n\nIMGID:1\n\nIMGID:2\na\tO\n", 3, "IMGID without a sentence"),
-    ("a\tO\n\nIMGID:1", 3, "IMGID without a sentence"),
-    (b"a\tO\n\nb\xff\tO\n", 3, "not UTF-8"),
-    (b"\xef\xbb\xbfa\tO\nb\tO\xc3", 2, "not UTF-8"),
-    ("a\tO\n".encode("utf-16"), 1, "not UTF-8"),
-    ("EU NNP B-NP B-ORG\na NN I-NP O X\n", 2, "expected 4 columns"),
-    ("EU NNP B-NP B-ORG\na O\n", 2, "expected 4 columns"),
-    ("a\tO\nb O\n", 2, "expected 2 columns"),
-    ("a O\nb\tO\n", 2, "expected 2 columns"),
-    ("a\tO\n0\tb\tO\n", 2, "expected 2 columns"),
-    ("0\ta\tO\n2\tb\tO\n", 2, "expected the index 1"),
-    ("1\ta\tO\n\n0\tb\tO\n", 3, "expected the index 1"),
-    ("a\tO\nb\tS-PER\n", 2, "data.scheme"),
-    ("-DOCSTART- -X- O\n\na NN X\n", 3, "'X' is not a tag"),
-  ],
-)  # fmt: skip
+BAD_LINES = [
+  ("a\tO\n\nb\tB-X\tO\n", 3, "expected 2 columns"),
+  ("a\tO\nIMGID:1\nb\tO\n", 2, "expected 2 columns"),
+  ("a\tO\n\xa0\n", 2, "expected 2 columns"),
+  ("EU NNP B-NP B-ORG\na NN I-NP O X\n", 2, "expected 4 columns"),
+  ("a\tO\nb O\n", 2, "expected 2 columns"),
+  ("a O\nb\tO\n", 2, "expected 2 columns"),
+  ("a\nb\n", 1, "'a' is not a tag"),
+  ("a\tO\n\tO\n", 2, "the word is empty"),
+  ("a\tO\r\nb\tQ\r\n", 2, "'Q' is not a tag"),
+  ("a\tO\nb\t\n", 2, "'' is not a tag"),
+  ("a\tO\nb\tS-PER\n", 2, "data.scheme"),
+  ("-DOCSTART- -X- O\n\na NN X\n", 3, "'X' is not a tag"),
+  ("IMGID:1\nIMGID:2\na\tO\n", 1, "IMGID without a sentence"),
+  ("a\tO\n\nIMGID:1\n\nIMGID:2\na\tO\n", 3, "IMGID without a sentence"),
+  ("a\tO\n\nIMGID:1", 3, "IMGID without a sentence"),
+  (b"a\tO\n\nb\xff\tO\n", 3, "not UTF-8"),
+  ("a\tO\n".encode("utf-16"), 1, "not UTF-8"),
+  ("0\ta\tO\n2\tb\tO\n", 2, "expected the index 1"),
+  ("1\ta\tO\n\n0\tb\tO\n", 3, "expected the index 1"),
+]
+
+
+@pytest.mark.parametrize(("content", "line", "message"), BAD_LINES)
 def test_bad_lines_are_named(file, content, line, message):
   with pytest.raises(UserError) as error:
     read(file, content)
@@ -177,7 +124,7 @@ def test_bad_lines_are_named(file, content, line, message):
 
 
 def read_line(file, **record):
-  """What a JSONL file of this one line holds."""
+  """The sentence of a JSONL file of one line."""
   path = file.with_suffix(".jsonl")
   path.write_text("\n" + json.dumps(record) + "\n")
   (sentence,) = formats.read(path, "en")
@@ -205,10 +152,9 @@ def test_jsonl_of_text(file):
   ]
   assert text[19:27] == "York-tri" and text[5:12] == "Ann Lee"
   sentence = read_line(file, text=text, spans=spans)
-  assert list(zip(sentence.words, sentence.tags, strict=True)) == [
-    ("Dr.", "O"), ("Ann", "B-PER"), ("Lee", "I-PER"), ("'s", "O"),
-    ("New", "O"), ("York-tri", "B-LOC"), ("p", "O"),
-  ]  # fmt: skip
+  words = ["Dr.", "Ann", "Lee", "'s", "New", "York-tri", "p"]
+  tags = ["O", "B-PER", "I-PER", "O", "O", "B-LOC", "O"]
+  assert (list(sentence.words), list(sentence.tags)) == (words, tags)
 
 
 @st.composite
@@ -241,49 +187,51 @@ def test_words_of_a_text_make_up_its_spans(file, drawn):
   ]
 
 
+NO_TEXT = "'text' must be a string"
+NO_SPAN = "has no word in it, overlaps another, or is not within the text of 4"
+BAD_JSON = [
+  ("{", "not JSON"),
+  ("[" * 50_000, "not JSON"),
+  ("1" * 5_000, "not JSON"),
+  (r'{"tokens": ["\ud800"], "tags": ["O"]}', "not JSON"),
+  ("[1]", "not JSON of an object"),
+  ("{}", f"{NO_TEXT}, not None; expected tokens+tags or text+spans"),
+  ('{"tokens": ["a"]}', "'tags' must be a list"),
+  ('{"tokens": "a", "tags": ["O"]}', "'tokens' must be a list"),
+  ('{"tokens": ["a"], "tags": []}', "1 tokens and 0 tags"),
+  ('{"tokens": [], "tags": []}', "0 tokens and 0 tags"),
+  ('{"tokens": ["a", 1], "tags": ["O", "O"]}', "must be strings"),
+  ('{"tokens": ["a", ""], "tags": ["O", "O"]}', "not empty"),
+  ('{"tokens": ["a"], "tags": [null]}', "must be strings"),
+  ('{"tokens": ["a"], "tags": ["PER"]}', "'PER' is not a tag"),
+  ('{"tokens": ["a"], "tags": ["O"], "image": 3}', "'image' must be a string"),
+  ('{"tokens": ["a"], "tags": ["O"], "language": []}', "'language' must be"),
+  ('{"text": "a"}', "'spans' must be a list"),
+  ('{"text": " ", "spans": []}', "0 tokens and 0 tags"),
+  ('{"text": "a", "spans": [3]}', "'start' must be a whole number"),
+  ('{"text": "a", "spans": [{"start": 0, "label": "X"}]}', "'end' must be"),
+]
+BAD_SPANS = [
+  ('{"start": true, "end": 1, "label": "X"}', "'start' must be a whole"),
+  ('{"start": 0.0, "end": 1, "label": "X"}', "'start' must be a whole"),
+  ('{"start": 0, "end": 0, "label": "X"}', f"span from 0 to 0 {NO_SPAN}"),
+  ('{"start": -1, "end": 1, "label": "X"}', NO_SPAN),
+  ('{"start": 1, "end": 5, "label": "X"}', NO_SPAN),
+  ('{"start": 2, "end": 3, "label": "X"}', NO_SPAN),
+  ('{"start": 0, "end": 1, "label": "a b"}', "'B-a b' is not a tag"),
+  (
+    '{"start": 1, "end": 4, "label": "X"},{"start": 0, "end": 2, "label": "Y"}',
+    f"span from 1 to 4 {NO_SPAN}",
+  ),
+]
+BAD_JSON += [
+  (f'{{"text": "ab c", "spans": [{spans}]}}', said) for spans, said in BAD_SPANS
+]
+
+
 @pytest.mark.parametrize(
-  ("line", "message"),
-  [
-    ("{", "not JSON"),
-    ("[" * 50_000, "not JSON"),
-    ("1" * 5_000, "not JSON"),
-    (r'{"tokens": ["\ud800"], "tags": ["O"]}', "not JSON"),
-    ("[1]", "not a JSON object"),
-    ("{}", "no 'text'"),
-    ('{"tokens": ["a"]}', "no 'tags'"),
-    ('{"tokens": "a", "tags": ["O"]}', "'tokens' must be a list"),
-    ('{"tokens": ["a"], "tags": []}', "1 tokens and 0 tags"),
-    ('{"tokens": [], "tags": []}', "0 tokens and 0 tags"),
-    ('{"tokens": ["a", 1], "tags": ["O", "O"]}', "must be strings"),
-    ('{"tokens": ["a", ""], "tags": ["O", "O"]}', "not empty"),
-    ('{"tokens": ["a"], "tags": [null]}', "must be strings"),
-    ('{"tokens": ["a"], "tags": ["PER"]}', "'PER' is not a tag"),
-    ('{"tokens": ["a"], "tags": ["O"], "image": 3}', "'image' must be a str"),
-    ('{"tokens": ["a"], "tags": ["O"], "language": []}', "'language' must be"),
-    ('{"text": "a"}', "no 'spans'"),
-    ('{"text": " ", "spans": []}', "no word in the text"),
-    ('{"text": "a", "spans": [3]}', "a span must be an object"),
-    ('{"text": "a", "spans": [{"start": 0, "label": "X"}]}', "no 'end'"),
-    *(
-      (f'{{"text": "ab c", "spans": [{spans}]}}', message)
-      for spans, message in [
-        ('{"start": true, "end": 1, "label": "X"}', "'start' must be a whole"),
-        ('{"start": 0.0, "end": 1, "label": "X"}', "'start' must be a whole"),
-        ('{"start": 0, "end": 0, "label": "X"}', "0 to 0 is empty"),
-        ('{"start": -1, "end": 1, "label": "X"}', "or not in the text of 4"),
-        ('{"start": 1, "end": 5, "label": "X"}', "or not in the text of 4"),
-        ('{"start": 2, "end": 3, "label": "X"}', "no word in the spans"),
-        ('{"start": 0, "end": 1, "label": "a b"}', "not a label"),
-        (
-          '{"start": 1, "end": 4, "label": "X"},'
-          '{"start": 0, "end": 2, "label": "Y"}',
-          "spans overlap at character 1",
-        ),
-      ]
-    ),
-  ],
-  ids=lambda value: value[:40],
-)  # fmt: skip
+  ("line", "message"), BAD_JSON, ids=lambda value: value[:40]
+)
 def test_bad_json_is_named(file, line, message):
   path = file.with_suffix(".jsonl")
   path.write_text('{"tokens": ["a"], "tags": ["O"]}\n' + line)
@@ -295,44 +243,41 @@ def test_bad_json_is_named(file, line, message):
   assert len(str(error.value)) < len(str(path)) + 200
 
 
-def test_the_suffix_tells_the_format(file):
+def test_the_suffix_names_the_format(file):
   with pytest.raises(UserError, match=r"train\.csv: the suffix is none of"):
     formats.read(file.with_suffix(".csv"))
-  with pytest.raises(UserError, match=r"nothing\.txt: cannot be read"):
-    list(formats.read(file.parent / "nothing.txt"))
 
 
 any_words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+conll_words = any_words.filter(lambda word: not set(word) & set("\t\n"))
+tags = st.sampled_from(
+  ["O", *(f"{p}-{t}" for p in "BI" for t in ("PER", "LOC", "A-B", "B"))]
+)
 
 
 def sentences_of(words, images, **more):
-  return st.builds(
-    lambda pairs, image, **more: formats.Sentence(
-      *zip(*pairs, strict=True), image, **more
-    ),
-    st.lists(st.tuples(words, tags), min_size=1),
-    images,
-    **more,
+  return st.lists(
+    st.builds(
+      lambda pairs, image, **more: formats.Sentence(
+        *zip(*pairs, strict=True), image, **more
+      ),
+      st.lists(st.tuples(words, tags), min_size=1),
+      images,
+      **more,
+    )
   )
 
 
-@settings(deadline=None)
-@given(
-  st.lists(
-    sentences_of(any_words, any_words, language=any_words, source=any_words)
-  )
-)
+@quick
+@given(sentences_of(any_words, any_words, language=any_words, source=any_words))
 def test_written_jsonl_is_read_as_it_was(file, sentences):
   path = file.with_suffix(".jsonl")
   formats.write_jsonl(path, sentences)
   assert list(formats.read(path)) == sentences
 
 
-conll_words = any_words.filter(lambda word: not set(word) & set("\t\n"))
-
-
-@settings(deadline=None)
-@given(st.lists(sentences_of(conll_words, conll_words.map(str.strip))))
+@quick
+@given(sentences_of(conll_words, conll_words.map(str.strip)))
 def test_written_conll_is_read_as_it_was(file, sentences):
   sentences = [
     dataclasses.replace(s, source=formats.source_of(s.image)) for s in sentences
@@ -342,7 +287,7 @@ def test_written_conll_is_read_as_it_was(file, sentences):
 
 
 @pytest.mark.parametrize(
-  "word", ["\ufeffa", "IMGID:1", "-DOCSTART-", "0", "\r"]
+  "word", ["\ufeffa", "IMGID:1", "-DOCSTART-", "0", "\r", "\xa0"]
 )
 def test_words_like_marks_are_written_as_words(file, word):
   sentence = formats.Sentence((word, word), ("O", "B-X"))
@@ -351,30 +296,10 @@ def test_words_like_marks_are_written_as_words(file, word):
 
 
 @pytest.mark.parametrize(
-  ("write", "sentence"),
-  [
-    (formats.write_conll, (("a\tb",), ("O",))),
-    (formats.write_conll, (("a\n",), ("O",))),
-    (formats.write_conll, (("a",), ("O",), "id\n")),
-    (formats.write_conll, (("a",), ("O",), " id")),
-    *(
-      (write, sentence)
-      for write in (formats.write_conll, formats.write_jsonl)
-      for sentence in [
-        ((), ()),
-        (("",), ("O",)),
-        (("a", "b"), ("O",)),
-        (("a",), ("S-PER",)),
-        (("a",), ("",)),
-        (("\ud800",), ("O",)),
-        (("a" * 1_000_000,), ("O",)),
-      ]
-    ),
-  ],
-  ids=lambda value: None if callable(value) else repr(value)[:20],
+  ("word", "image"), [("a\tb", ""), ("a\n", ""), ("a", "id\n"), ("a", " id")]
 )
-def test_what_a_format_cannot_hold_is_refused(tmp_path, write, sentence):
-  path = tmp_path / "out.jsonl"
-  with pytest.raises(UserError, match=r"^/.*out\.jsonl: "):
-    write(path, [formats.Sentence(*sentence)])
+def test_what_conll_cannot_hold_is_refused(tmp_path, word, image):
+  path = tmp_path / "out.txt"
+  with pytest.raises(UserError, match=r"^/.*out\.txt: CoNLL cannot hold"):
+    formats.write_conll(path, [formats.Sentence((word,), ("O",), image)])
   assert not path.exists()
