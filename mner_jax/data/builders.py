@@ -1,211 +1,127 @@
 """TFDS data sets: the synthetic corpus, and text files + a folder of images.
 
-All are built once, as array_record files and without TensorFlow. A hash of
+Each is built once, as array_record files and without TensorFlow. A hash of
 the source is in the config's name, so a changed source is a new data set.
 """
 
 import contextlib
-import dataclasses
-import importlib.resources
 import io
 import itertools
-import shutil
+import pathlib
 import sys
 
 import numpy as np
 import tensorflow_datasets as tfds
+import xxhash
 from etils import epath
 
 from mner_jax.config import UserError
-from mner_jax.data import dataset, folders, formats, images, schemes
+from mner_jax.data import dataset, folders, formats, schemes
 from mner_jax.data.synthetic import corpus, pictures
 
 _SYNTHETIC_SEED = 0
+# Data sets with a name, and where their authors publish the text files.
+_NAMED = {
+  "mmnerd": "train_valid_test_en/ and its siblings in github.com/wangdsh/MMNERD",
+  "twitter2015": "data/twitter2015/ in github.com/jefferyYu/UMT",
+  "twitter2017": "data/twitter2017/ in github.com/jefferyYu/UMT",
+}
 
 
-@dataclasses.dataclass(eq=False, kw_only=True)
-class SourceConfig(tfds.core.BuilderConfig):
-  """Where a data set comes from; its name carries the source's hash."""
+class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """Sentences with at most one picture each, in the order of the source.
 
-  # {split: {language: path}}
-  files: dict = dataclasses.field(default_factory=dict)
-  images: epath.Path | None = None
-  scheme: str = "iob2"
-  resize: int = 0
-  size: int = 0  # bytes, about
+  Attributes:
+    files: {split: {language: anything}}; the language "" = each sentence has
+      its own.
+    examples: function of a split that yields (Sentence, name of its picture's
+      file, status of the picture, bytes of the picture).
+    size: bytes that are written, about.
+  """
 
-
-class _SentencesBuilder(
-  tfds.core.GeneratorBasedBuilder, skip_registration=True
-):
-  """Sentences with at most one picture each, in the order of the source."""
-
-  # To be raised with every change of what is written for the same source.
+  # Raise it with every change of what is written for the same source.
   VERSION = tfds.core.Version("1.1.0")
+
+  def __init__(self, name, content, cache_dir, files, examples, size=0):
+    self.name, self.files, self.size = name, files, size
+    self.examples = examples
+    super().__init__(
+      config=tfds.core.BuilderConfig(name=folders.hash_of(content)),
+      data_dir=cache_dir or None,
+      file_format="array_record",
+    )
 
   def _info(self):
     text = tfds.features.Text()
+    features = dict.fromkeys(dataset.SENTENCE_TEXTS + dataset.IMAGE_TEXTS, text)
+    features |= dict.fromkeys(("words", "tags"), tfds.features.Sequence(text))
+    # The file's bytes; a scalar, as an Image feature is never absent.
+    features["image"] = tfds.features.Tensor(shape=(), dtype=np.object_)
     return tfds.core.DatasetInfo(
       builder=self,
       disable_shuffling=True,
       metadata=tfds.core.MetadataDict(types=[]),
-      features=tfds.features.FeaturesDict(
-        {
-          "words": tfds.features.Sequence(text),
-          "tags": tfds.features.Sequence(text),
-          "language": text,
-          "source": text,
-          "origin": text,
-          "image_id": text,
-          # The file that the id leads to; several ids may lead to one.
-          "image_name": text,
-          # "" (no image), "ok", "missing" or "broken"
-          "image_status": text,
-          # The file's bytes; a scalar, as an Image feature is never absent.
-          "image": tfds.features.Tensor(shape=(), dtype=np.object_),
-        }
-      ),
+      features=tfds.features.FeaturesDict(features),
     )
 
-  def _example(self, sentence, name, status, image):
-    metadata = self.info.metadata
-    types = {tag[2:] for tag in sentence.tags if tag != "O"}
-    metadata["types"] = sorted(types.union(metadata["types"]))
-    return {
-      "words": sentence.words,
-      "tags": sentence.tags,
-      "language": sentence.language,
-      "source": sentence.source,
-      "origin": sentence.origin,
-      "image_id": sentence.image,
-      "image_name": name,
-      "image_status": status,
-      "image": image,
-    }
-
-
-class SyntheticMner(_SentencesBuilder, skip_registration=True):
-  """The embedded corpus of `mner_jax.data.synthetic`."""
-
   def _split_generators(self, dl_manager):
-    return {split: self._generate_examples(split) for split in folders.SPLITS}
+    return {split: self._generate_examples(split) for split in self.files}
 
   def _generate_examples(self, split):
-    for i, example in enumerate(corpus.examples(split, seed=_SYNTHETIC_SEED)):
-      data = b""
-      if example.scene:
-        rng = corpus.picture_rng(_SYNTHETIC_SEED, example.sentence.image)
-        buffer = io.BytesIO()
-        pictures.draw(example.scene, rng).save(buffer, "PNG")
-        data = buffer.getvalue()
-      sentence, status = example.sentence, "ok" if data else ""
-      yield i, self._example(sentence, sentence.image, status, data)
+    metadata = self.info.metadata
+    for key, (sentence, name, status, data) in enumerate(self.examples(split)):
+      types = {tag[2:] for tag in sentence.tags if tag != "O"}
+      metadata["types"] = sorted(types.union(metadata["types"]))
+      image = {"image_id": sentence.image, "image_name": name}
+      image |= {"image_status": status, "image": data}
+      yield key, vars(sentence) | image
 
 
-class TextImageFolder(_SentencesBuilder, skip_registration=True):
-  """`train`, `valid` and `test` text files and a folder of images."""
+def _synthetic_builder(cache_dir):
+  """The builder of the embedded corpus of `mner_jax.data.synthetic`."""
+  folder = pathlib.Path(corpus.__file__).parent
+  files = {*folder.glob("*.py"), *folder.glob("*.json")}
+  files.remove(folder / "__main__.py")  # it only prints and writes
+  content = [_SYNTHETIC_SEED, *(path.read_bytes() for path in sorted(files))]
+  languages = dict.fromkeys(folders.SPLITS, corpus.LANGUAGES)
 
-  def _split_generators(self, dl_manager):
-    return {
-      split: self._generate_examples(files)
-      for split, files in self.builder_config.files.items()
-    }
+  def examples(split):
+    for sentence, scene in corpus.examples(split, seed=_SYNTHETIC_SEED):
+      buffer = io.BytesIO()
+      if scene:
+        rng = corpus.picture_rng(_SYNTHETIC_SEED, sentence.image)
+        pictures.draw(scene, rng).save(buffer, "PNG")
+      status = "ok" if scene else ""
+      yield sentence, sentence.image, status, buffer.getvalue()
 
-  def _generate_examples(self, files):
-    source = self.builder_config
-    pictures_by_id = folders.image_files(source.images)
-    key = 0
-    for language, path in files.items():
-      before = key
-      for sentence in formats.read(path, language, source.scheme):
-        picture = self._picture(sentence, pictures_by_id)
-        yield key, self._example(sentence, *picture)
-        key += 1
-        if not sentence.language:
-          raise UserError(
-            f"{sentence.where(0)}: no language; several are in data.languages,"
-            " so each line must say its own"
-          )
-      if key == before:
-        raise UserError(f"{path}: no sentence in it")
-
-  def _picture(self, sentence, pictures_by_id):
-    """The picture's name, status and bytes."""
-    if not sentence.image or self.builder_config.images is None:
-      return "", "", b""
-    path = pictures_by_id.get(sentence.image)
-    if path is None:
-      return "", "missing", b""
-    try:
-      data = path.read_bytes()
-    except OSError as error:
-      raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-      data = images.shrink(data, self.builder_config.resize)
-    except images.BrokenImageError:
-      return path.name, "broken", b""
-    return path.name, "ok", data
-
-
-class Mmnerd(TextImageFolder, skip_registration=True):
-  """MMNERD, from its manual folder."""
-
-  MANUAL_DOWNLOAD_INSTRUCTIONS = (
-    "put train_valid_test_en/ and its siblings from"
-    " github.com/wangdsh/MMNERD into it, and the pictures, which its authors"
-    " give on request, into its folder images/"
-  )
-
-
-class Twitter2015(TextImageFolder, skip_registration=True):
-  """Twitter-2015, from its manual folder."""
-
-  MANUAL_DOWNLOAD_INSTRUCTIONS = (
-    "put train.txt, valid.txt and test.txt from data/twitter2015 of"
-    " github.com/jefferyYu/UMT into it, and the pictures linked there, those"
-    " of twitter2015_images, into its folder images/"
-  )
-
-
-class Twitter2017(TextImageFolder, skip_registration=True):
-  """Twitter-2017, from its manual folder."""
-
-  MANUAL_DOWNLOAD_INSTRUCTIONS = (
-    "put train.txt, valid.txt and test.txt from data/twitter2017 of"
-    " github.com/jefferyYu/UMT into it, and the pictures linked there, those"
-    " of twitter2017_images, into its folder images/"
-  )
-
-
-_NAMED = {
-  "mmnerd": Mmnerd,
-  "twitter2015": Twitter2015,
-  "twitter2017": Twitter2017,
-}
+  return _Builder("synthetic_mner", content, cache_dir, languages, examples)
 
 
 def _folder_builder(config, languages):
-  builder_class = _NAMED.get(config.path, TextImageFolder)
-  folder = epath.Path(config.path).expanduser()
+  """The builder of the text files and images that a DataConfig names."""
+  name, folder = "text_image_folder", epath.Path(config.path).expanduser()
   if config.path in _NAMED:
     # Where TFDS keeps what it cannot download itself.
     root = config.cache_dir or tfds.core.constants.get_default_data_dir()
-    folder = epath.Path(root).expanduser() / "downloads/manual" / config.path
+    name = config.path
+    folder = epath.Path(root).expanduser() / "downloads/manual" / name
     if not folder.is_dir():
       raise UserError(
-        f"data.path: {config.path} is read from {folder}, which is no folder:"
-        f" {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+        f"data.path: {name} is read from {folder}, which is not a folder; copy"
+        f" {_NAMED[name]} to it, and the pictures, which the authors link there"
+        " or give on request, into its folder images/"
       )
   files = folders.find(folder, languages)
-  image_folder, size = None, 0
-  chunks = [config.scheme, config.resize, bool(config.images)]
-  for split, entries in files.items():
-    for language, path in entries.items():
-      name = f"{path.parent.name}/{path.name}"  # stands in messages
-      chunks += [split, language, name, folders.hash_of_file(path)]
+  size, content = 0, [config.scheme, config.resize, bool(config.images)]
+  for split, by_language in files.items():
+    for language, path in by_language.items():
+      # Messages name a file by these two parts, so they are written too.
+      content += [split, language, f"{path.parent.name}/{path.name}"]
+      content.append(xxhash.xxh3_64_hexdigest(path.read_bytes()))
       size += 4 * path.stat().length
+  paths = None
   if config.images:
-    image_folder = folder / config.images  # an absolute path stands alone
+    image_folder = folder / config.images  # or an absolute path, as it is
     if not image_folder.is_dir():
       raise UserError(
         f"data.images: {image_folder} is not a folder; name the folder of the"
@@ -214,33 +130,28 @@ def _folder_builder(config, languages):
     # Reading every picture would take minutes; a changed one has a new time.
     for path in folders.listing(image_folder):
       stat = path.stat()
-      chunks += [path.name, stat.length, stat.mtime]
+      content += [path.name, stat.length, stat.mtime]
       size += min(stat.length, 2 * config.resize**2 or stat.length)
-  source = SourceConfig(
-    name=folders.hash_of(chunks),
-    files=files,
-    images=image_folder,
-    scheme=config.scheme,
-    resize=config.resize,
-    size=size,
-  )
-  return builder_class, source
+    paths = folders.image_files(image_folder)
 
+  def examples(split):
+    for language, path in files[split].items():
+      sentence = None
+      for sentence in formats.read(path, language, config.scheme):
+        if not sentence.language:
+          where = sentence.where(0)
+          raise UserError(
+            f"{where}: no language, but data.languages has several"
+          )
+        yield sentence, *folders.picture(sentence.image, paths, config.resize)
+      if sentence is None:
+        raise UserError(f"{path}: no sentence in it")
 
-def _synthetic_builder():
-  package = importlib.resources.files("mner_jax.data.synthetic")
-  sources = {
-    path.name: path.read_bytes()
-    for path in package.iterdir()
-    if path.name.endswith((".py", ".json"))
-  }
-  del sources["__main__.py"]  # it only prints and writes what is drawn
-  chunks = [_SYNTHETIC_SEED, *(sources[name] for name in sorted(sources))]
-  return SyntheticMner, SourceConfig(name=folders.hash_of(chunks))
+  return _Builder(name, content, config.cache_dir, files, examples, size)
 
 
 def load(config, splits=tuple(folders.SPLITS), languages=None):
-  """Splits of a data set, built on first use.
+  """Loads splits of a data set, which is built on first use.
 
   Args:
     config: a DataConfig, where the data is.
@@ -254,35 +165,17 @@ def load(config, splits=tuple(folders.SPLITS), languages=None):
   known = tuple(dict.fromkeys((*config.languages, *config.eval_languages)))
   languages = languages or known
   if config.path == "synthetic":
-    if unknown := set(known) - set(corpus.LANGUAGES):
-      raise UserError(
-        f"data.languages: the synthetic corpus has no {sorted(unknown)[0]!r},"
-        f" only {', '.join(corpus.LANGUAGES)}"
-      )
-    builder_class, source = _synthetic_builder()
+    builder = _synthetic_builder(config.cache_dir)
   else:
-    builder_class, source = _folder_builder(config, known)
-  builder = builder_class(
-    config=source,
-    data_dir=config.cache_dir or None,
-    file_format="array_record",
-  )
-  drawn = config.path == "synthetic"  # from no files
+    builder = _folder_builder(config, known)
   for split, language in itertools.product(splits, languages):
-    if not drawn and not {language, ""} & set(source.files.get(split, ())):
+    if not {language, ""} & set(builder.files.get(split, ())):
       raise UserError(
-        f"data.path: {config.path} has no {split}.txt for {language!r}"
+        f"data.path: {config.path} has no {split} split for {language!r}"
       )
   _build(builder)
-  names = schemes.label_map(config.label_map)
-  if unknown := sorted(names.keys() - set(builder.info.metadata["types"])):
-    raise UserError(
-      f"data.label_map: no tag is of the type {unknown[0]!r}, only of"
-      f" {', '.join(builder.info.metadata['types'])}"
-    )
-  found = {
-    name: dataset.read(builder, name, languages, names) for name in splits
-  }
+  types = schemes.label_map(config.label_map, builder.info.metadata["types"])
+  found = {s: dataset.read(builder, s, languages, types) for s in splits}
   if config.strict:
     dataset.refuse_images(found.values())
   if config.orphans == "error" and "train" in found:
@@ -290,36 +183,25 @@ def load(config, splits=tuple(folders.SPLITS), languages=None):
   return found
 
 
-def _check_disk(builder):
-  place = builder.data_dir_root
-  if "://" in str(place):  # no disk
-    return
-  while not place.exists():
-    place = place.parent
-  # What is written first is copied into its final form.
-  free, needed = shutil.disk_usage(place).free, 2 * builder.builder_config.size
-  if free < needed:
-    raise UserError(
-      f"data.cache_dir: {place} has {free / 1e9:.1f} GB free, building the data"
-      f" set takes up to {needed / 1e9:.1f} GB; name a folder on another disk"
-    )
-
-
 def _build(builder):
   if builder.is_prepared():
     return
-  _check_disk(builder)
   print(f"building the data set in {builder.data_dir}", file=sys.stderr)
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
   try:
+    # TFDS checks that the disk has room for this much, in a folder that exists.
+    # What is written first is copied into its final form.
+    builder.data_dir_root.mkdir(parents=True, exist_ok=True)
+    builder.info.download_size = 2 * builder.size
     # TFDS prints where it writes; standard output is for results.
     with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare()
   except OSError as error:
-    if builder.is_prepared():
-      return  # another process was faster
-    raise UserError(
-      f"data.cache_dir: cannot build the data set in {builder.data_dir}:"
-      f" {error}"
-    ) from None
+    if not builder.is_prepared():
+      raise UserError(
+        f"data.cache_dir: cannot build the data set in {builder.data_dir}:"
+        f" {error}"
+      ) from None
+    # Another process was faster.
+    builder.info.read_from_directory(builder.data_dir)

@@ -1,11 +1,14 @@
-"""A split of a built data set, in memory but for its pictures."""
+"""A split of a built data set, in memory except for its pictures."""
 
 import dataclasses
 
 from mner_jax.config import UserError
 from mner_jax.data import folders, formats, schemes
 
-_LISTED = 10  # images named in a message
+# Texts of each example of a built data set, besides its words and tags.
+SENTENCE_TEXTS = ("image_id", "language", "source", "origin")
+# Picture's file, as several ids may lead to one; status: see `Split`.
+IMAGE_TEXTS = ("image_name", "image_status")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,77 +30,70 @@ class Split:
   records: object
 
   def image(self, index):
-    """The file's bytes of example `index`, whose status is "ok"."""
+    """Returns the file's bytes of example `index`, whose status is "ok"."""
     return self.records[self.rows[index]]["image"]
 
 
-def read(builder, name, languages, types):
-  """The Split of a built data set: sentences of these languages.
+def read(builder, split, languages, types):
+  """Reads the Split of a built data set: the sentences of these languages.
 
   Args:
     builder: of TFDS, prepared.
-    name: "train", "valid" or "test".
+    split: "train", "valid" or "test".
     languages: whose sentences; each must have some.
     types: {old: new} entity types, see `schemes.rename`.
   """
-  records = builder.as_data_source(split=name)
+  records = builder.as_data_source(split=split)
   found = Split([], [], [], [], records)
-  for row in range(len(records)):
-    record = records[row]
-    if record["language"].decode() not in languages:
-      continue
-    tags = tuple(t.decode() for t in record["tags"])
-    found.sentences.append(
-      formats.Sentence(
-        words=tuple(w.decode() for w in record["words"]),
-        tags=schemes.rename(tags, types) if types else tags,
-        image=record["image_id"].decode(),
-        language=record["language"].decode(),
-        source=record["source"].decode(),
-        origin=record["origin"].decode(),
+  for row, record in enumerate(records):
+    if record["language"].decode() in languages:
+      words, tags = ([x.decode() for x in record[k]] for k in ("words", "tags"))
+      texts = (record[name].decode() for name in SENTENCE_TEXTS)
+      sentence = formats.Sentence(
+        tuple(words), schemes.rename(tags, types), *texts
       )
-    )
-    found.image_status.append(record["image_status"].decode())
-    found.image_names.append(record["image_name"].decode())
-    found.rows.append(row)
+      found.sentences.append(sentence)
+      found.image_status.append(record["image_status"].decode())
+      found.image_names.append(record["image_name"].decode())
+      found.rows.append(row)
   if absent := set(languages) - {s.language for s in found.sentences}:
-    raise UserError(f"data.languages: no {name} sentence is in {min(absent)!r}")
+    raise UserError(
+      f"data.languages: no {split} sentence is in {min(absent)!r}"
+    )
   return found
 
 
 def refuse_images(splits):
   """Raises a UserError that lists the missing and broken images."""
-  wrong = {
-    f"{sentence.image} ({status})": None
+  wrong = [
+    f"{sentence.image} ({status})"
     for split in splits
     for sentence, status in zip(
       split.sentences, split.image_status, strict=True
     )
-    if status not in ("", "ok")
-  }
-  if wrong:
-    more = ", ..." if len(wrong) > _LISTED else ""
+    if status in ("missing", "broken")
+  ]
+  if wrong := list(dict.fromkeys(wrong)):
     raise UserError(
       f"data.strict: {len(wrong)} images are missing or broken:"
-      f" {', '.join(list(wrong)[:_LISTED])}{more}"
+      f" {', '.join(wrong[:10])}{', ...' * (len(wrong) > 10)}"
     )
 
 
 def refuse_orphans(split):
   """Raises a UserError at the first orphan I- of a split."""
   for sentence in split.sentences:
-    repaired, count = schemes.repair(sentence.tags)
-    if count:
-      pairs = zip(repaired, sentence.tags, strict=True)
-      word = next(i for i, (new, old) in enumerate(pairs) if new != old)
-      raise UserError(
-        f"{sentence.where(word)}: {sentence.tags[word]} follows no tag of its"
-        " type; correct it, or set data.orphans to 'repair'"
-      )
+    repaired, _ = schemes.repair(sentence.tags)
+    for word, tag in enumerate(sentence.tags):
+      if tag != repaired[word]:
+        raise UserError(
+          f"{sentence.where(word)}: {tag} does not follow a tag of its type;"
+          " correct it, or set data.orphans to 'repair'"
+        )
 
 
 def notes(split):
-  """What is not as it should be in a split, in words; "" = nothing."""
+  """Describes what is wrong in a split, in words; "" = nothing."""
   counts = {
     "orphan I- tags": sum(schemes.repair(s.tags)[1] for s in split.sentences),
     "images missing": split.image_status.count("missing"),
@@ -107,7 +103,7 @@ def notes(split):
 
 
 def fingerprint(splits):
-  """A hash of the splits' sentences and of which have a picture."""
+  """Returns a hash of the sentences and of which have a picture."""
   return folders.hash_of(
     chunk
     for split in splits
@@ -117,21 +113,17 @@ def fingerprint(splits):
 
 
 def labels(splits, given=()):
-  """The entity types of the splits, or `given` once they are checked.
+  """Returns the sorted entity types of the splits, or `given` once checked.
 
   Raises a UserError at the first tag whose type is not among `given`.
   """
   found = set()
-  for split in splits:
-    for sentence in split.sentences:
-      types = {tag[2:] for tag in sentence.tags if tag != "O"}
-      if given and (unknown := types - set(given)):
-        word = next(
-          i for i, tag in enumerate(sentence.tags) if tag[2:] in unknown
-        )
+  for sentence in (s for split in splits for s in split.sentences):
+    for word, tag in enumerate(sentence.tags):
+      if given and tag[2:] not in ("", *given):
         raise UserError(
-          f"{sentence.where(word)}: tag {sentence.tags[word]} is of none of"
-          f" the types in data.labels ({', '.join(given)})"
+          f"{sentence.where(word)}: the type of {tag} is not in data.labels"
+          f" ({', '.join(given)})"
         )
-      found |= types
-  return given or tuple(sorted(found))
+      found.add(tag[2:])
+  return given or tuple(sorted(found - {""}))  # "": the type of O

@@ -1,4 +1,4 @@
-"""Says what is in data folders, and what they share.
+"""Counts what is in data folders, and what they share.
 
   python -m mner_jax.data.describe PATH...
 
@@ -9,20 +9,20 @@ have the same words, pictures if they have the same id.
 import collections
 import itertools
 import re
-import statistics
 
 from etils import epath
 
 from mner_jax.cli import launch
 from mner_jax.config import UserError
-from mner_jax.data import folders, formats, images, schemes, wordpiece
+from mner_jax.data import folders, formats, schemes, wordpiece
 
 _SUFFIX = re.compile(r"\.(jpe?g|png|gif|webp|bmp)$", re.IGNORECASE)
 
 
-def describe(paths, *, scheme="iob2", image_folder=None, tokenizer=None,
-             max_pieces=512):  # fmt: skip
-  """What is in data folders, and what they share.
+def describe(
+  paths, scheme="iob2", image_folder=None, tokenizer=None, max_pieces=512
+):
+  """Counts what is in data folders, and what they share.
 
   Args:
     paths: folders as `folders.find` knows them.
@@ -33,10 +33,10 @@ def describe(paths, *, scheme="iob2", image_folder=None, tokenizer=None,
     max_pieces: of a window.
 
   Returns:
-    {"splits": a dict for each split of each language, "overlaps": a dict for
-    each pair of splits, and of folders, that share something}.
+    {path: {split and language: {name: number}}}, and what two folders, or two
+    splits, share: {(name, name): {"sentences" or "images": number}}.
   """
-  rows, groups = [], {}
+  counts, wholes, splits = {}, {}, {}
   for path in map(epath.Path, paths):
     files = folders.find(path, folders.languages(path))
     if not files:
@@ -45,140 +45,96 @@ def describe(paths, *, scheme="iob2", image_folder=None, tokenizer=None,
     if image_folder and not place.is_dir():
       raise UserError(f"--images: {place} is not a folder")
     pictures = folders.image_files(place) if place.is_dir() else None
+    columns, wholes[str(path)] = {}, []
     for split, by_language in files.items():
       found = [
         sentence
         for language, file in by_language.items()
         for sentence in formats.read(file, language, scheme)
       ]
-      groups[str(path), split] = found
+      wholes[str(path)] += found
+      splits[f"{path} {split}"] = found
       for language in sorted({s.language for s in found}):
         members = [s for s in found if s.language == language]
-        row = {"path": str(path), "split": split, "language": language}
-        row |= _text_row(members) | _image_row(members, pictures)
-        if tokenizer:
-          row |= _piece_row(members, tokenizer, max_pieces)
-        rows.append(row)
-  return {"splits": rows, "overlaps": _overlaps(groups)}
+        columns[f"{split} {language}".strip()] = _counts(
+          members, pictures, tokenizer, max_pieces
+        )
+    counts[str(path)] = columns
+  return counts, _shared(wholes) | _shared(splits)
 
 
-def _text_row(sentences):
+def _counts(sentences, pictures, tokenizer, max_pieces):
+  """Returns {name: number} of sentences.
+
+  `pictures`: {image id: path} or None.
+  """
   lengths = [len(s.words) for s in sentences]
-  types, orphans = collections.Counter(), 0
-  for s in sentences:
-    tags, count = schemes.repair(s.tags)
-    types.update(tag[2:] for tag in tags if tag.startswith("B-"))
-    orphans += count
-  return {
+  repaired = [schemes.repair(s.tags) for s in sentences]
+  counts = {
     "sentences": len(lengths),
     "tokens": sum(lengths),
-    "mean_length": round(statistics.fmean(lengths), 2),
+    "mean length": round(sum(lengths) / len(lengths), 2),
     "longest": max(lengths),
-    "orphan_tags": orphans,
-    "entities": dict(sorted(types.items())),
+    "orphan tags": sum(orphans for _, orphans in repaired),
   }
-
-
-def _image_row(sentences, pictures):
-  """Which pictures are there; {} where there is no folder of them."""
-  if pictures is None:
-    return {}
-  names = {s.image for s in sentences if s.image}
-  broken = 0
-  for name in names & pictures.keys():
-    try:
-      images.decode(pictures[name].read_bytes())
-    except images.BrokenImageError:
-      broken += 1
-  return {
-    "images": len(names),
-    "images_missing": len(names - pictures.keys()),
-    "images_broken": broken,
-  }
-
-
-def _piece_row(sentences, tokenizer, max_pieces):
-  windows = wordpiece.windows(tokenizer, sentences, max_pieces)
-  words = [s.words for s in sentences]
-  pieces = sum(
-    len(encoding.ids)
-    for encoding in tokenizer.encode_batch(
-      words, is_pretokenized=True, add_special_tokens=False
+  if pictures is not None:
+    names = {s.image for s in sentences if s.image}
+    found = (folders.picture(name, pictures) for name in names)
+    status = collections.Counter(status for _, status, _ in found)
+    counts["images"] = len(names)
+    counts["images missing"] = status["missing"]
+    counts["images broken"] = status["broken"]
+  if tokenizer:
+    windows = wordpiece.windows(tokenizer, sentences, max_pieces)
+    encodings = tokenizer.encode_batch(
+      [s.words for s in sentences],
+      is_pretokenized=True,
+      add_special_tokens=False,
     )
+    pieces = sum(len(encoding.ids) for encoding in encodings)
+    counts["pieces per word"] = round(pieces / sum(lengths), 3)
+    counts["windows"] = len(windows)
+    counts["unk words"] = sum(window.unk_words for window in windows)
+  types = collections.Counter(
+    tag[2:] for tags, _ in repaired for tag in tags if tag[0] == "B"
   )
-  return {
-    "pieces_per_word": round(pieces / sum(map(len, words)), 3),
-    "windows": len(windows),
-    "unk_words": sum(w.unk_words for w in windows),
+  counts["entities"] = types.total()
+  return counts | {f"  {name}": n for name, n in sorted(types.items())}
+
+
+def _shared(groups):
+  """What any two of {name: sentences} share: see `describe`."""
+  kept = {}
+  for name, sentences in groups.items():
+    ids = (_SUFFIX.sub("", s.image) for s in sentences if s.image)
+    kept[name] = {("images", i) for i in ids}
+    kept[name] |= {("sentences", s.words) for s in sentences}
+  pairs = {
+    (a, b): collections.Counter(kind for kind, _ in kept[a] & kept[b])
+    for a, b in itertools.combinations(kept, 2)
   }
+  return {pair: counts for pair, counts in pairs.items() if counts}
 
 
-def _overlaps(groups):
-  """What any two splits share, and any two folders as a whole."""
-  names = [*((path, "") for path, _ in groups), *groups]  # "" = all its splits
-  kept = {name: {"sentences": set(), "images": set()} for name in names}
-  for (path, split), sentences in groups.items():
-    for name in ((path, split), (path, "")):
-      kept[name]["sentences"].update(s.words for s in sentences)
-      kept[name]["images"].update(
-        _SUFFIX.sub("", s.image) for s in sentences if s.image
-      )
-  found = []
-  for first, second in itertools.combinations(kept, 2):
-    whole = [not split for _, split in (first, second)]
-    if any(whole) and (not all(whole) or first[0] == second[0]):
-      continue  # a folder as a whole is compared with other folders only
-    shared = {k: len(kept[first][k] & kept[second][k]) for k in kept[first]}
-    if any(shared.values()):
-      names = (" ".join(name).strip() for name in (first, second))
-      found.append(dict(zip(("first", "second"), names, strict=True)) | shared)
-  return found
-
-
-def table(found):
-  """The result of `describe` as lines of text."""
-  heads = {
-    "sentences": "sentences", "tokens": "tokens", "mean_length": "mean",
-    "longest": "longest", "orphan_tags": "orphans", "images": "images",
-    "images_missing": "missing", "images_broken": "broken",
-    "pieces_per_word": "pieces/word", "windows": "windows", "unk_words": "unk",
-  }  # fmt: skip
+def table(counts, shared):
+  """Returns the result of `describe` as text, a column for each split."""
   lines = []
-  for path, rows in itertools.groupby(found["splits"], lambda row: row["path"]):
-    rows = list(rows)
-    keys = [key for key in heads if key in rows[0]]
-    cells = [["", "", *(heads[key] for key in keys)]]
-    for row in rows:
-      numbers = (f"{row[key]:,}" for key in keys)
-      cells.append([row["split"], row["language"], *numbers])
-    lines += [path, *_columns(cells)]
-    types = sorted({kind for row in rows for kind in row["entities"]})
-    cells = [["entities", "", "all", *types]]
-    for row in rows:
-      counts = [row["entities"].get(kind, 0) for kind in types]
-      numbers = (f"{count:,}" for count in (sum(counts), *counts))
-      cells.append([row["split"], row["language"], *numbers])
-    lines += ["", *_columns(cells), ""]
-  lines.append("shared" if found["overlaps"] else "nothing is shared")
-  for row in found["overlaps"]:
-    lines.append(
-      f"  {row['first']} - {row['second']}: {row['sentences']:,} sentences,"
-      f" {row['images']:,} images"
-    )
+  for path, columns in counts.items():
+    rows = [["", *columns]]
+    for name in dict.fromkeys(itertools.chain(*columns.values())):
+      numbers = (column.get(name, 0) for column in columns.values())
+      rows.append([name, *(f"{number:,}" for number in numbers)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines.append(path)
+    for name, *cells in rows:
+      padded = map(str.rjust, cells, widths[1:])
+      lines.append("  ".join(["", name.ljust(widths[0]), *padded]))
+    lines.append("")
+  lines.append("shared" if shared else "nothing is shared")
+  for (a, b), kinds in shared.items():
+    numbers = f"{kinds['sentences']:,} sentences, {kinds['images']:,} images"
+    lines.append(f"  {a} - {b}: {numbers}")
   return "\n".join(lines)
-
-
-def _columns(rows):
-  """Rows of cells as lines; the first two columns to the left."""
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return [
-    "  "
-    + "  ".join(
-      cell.ljust(width) if i < 2 else cell.rjust(width)
-      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ).rstrip()
-    for row in rows
-  ]
 
 
 def arguments(parser):
@@ -197,17 +153,9 @@ def main(args):
   """Describes the folders named on the command line."""
   if args.max_pieces < 8:
     raise UserError("--max_pieces must be at least 8")
-  tokenizer = None
-  if args.tokenizer:
-    tokenizer = wordpiece.published(epath.Path(args.tokenizer))
-  found = describe(
-    args.paths,
-    scheme=args.scheme,
-    image_folder=args.images,
-    tokenizer=tokenizer,
-    max_pieces=args.max_pieces,
-  )
-  print(table(found))
+  tokenizer = args.tokenizer and wordpiece.published(epath.Path(args.tokenizer))
+  options = (args.scheme, args.images, tokenizer, args.max_pieces)
+  print(table(*describe(args.paths, *options)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Data folders: which file holds which split and language; the pictures.
 
-A folder holds `train`, `valid` and `test` (.txt, .conllu, .jsonl, ...) itself,
+A folder holds `train`, `valid` and `test` (.txt, .conllu, .jsonl, ...) itself
 or in a subfolder for each language: `en/`, or `train_valid_test_en/` with
-`train_conll_format.txt`, as the authors of MMNERD have it.
+`train_conll_format.txt`, which is the layout of MMNERD's authors.
 """
 
 import itertools
@@ -10,19 +10,23 @@ import itertools
 import xxhash
 
 from mner_jax.config import UserError
-from mner_jax.data import formats
+from mner_jax.data import formats, images
 
-SPLITS = {"train": ("train",), "valid": ("valid", "val", "dev"),
-          "test": ("test",)}  # fmt: skip
-_LANGUAGE_FOLDERS = (
-  "{}", "train_valid_test_{}", "train_valid_test/train_valid_test_{}"
-)  # fmt: skip
+# Names of each split's file.
+SPLITS = {
+  "train": ("train",),
+  "valid": ("valid", "val", "dev"),
+  "test": ("test",),
+}
+_AUTHORS = "train_valid_test"
+_LANGUAGE_FOLDERS = ("{}", _AUTHORS + "_{}", f"{_AUTHORS}/{_AUTHORS}_{{}}")
 
 
 def find(folder, languages):
-  """{split: {language: path}} of a data folder.
+  """Returns {split: {language: path}} of a data folder.
 
-  The language is "" where one JSONL file holds several: its lines say which.
+  The language is "" where one JSONL file holds several: each line names its
+  own.
   """
   if not folder.is_dir():
     raise UserError(
@@ -30,80 +34,80 @@ def find(folder, languages):
       " valid.txt and test.txt"
     )
   found = {split: {} for split in SPLITS}
-  for language in languages:
-    for pattern in _LANGUAGE_FOLDERS:
-      for split, path in _splits(folder / pattern.format(language)).items():
-        found[split].setdefault(language, path)
+  for language, pattern in itertools.product(languages, _LANGUAGE_FOLDERS):
+    for split, path in _splits(folder / pattern.format(language)).items():
+      found[split].setdefault(language, path)
   if not any(found.values()):
     for split, path in _splits(folder).items():
-      shared = len(languages) > 1 and path.suffix == ".jsonl"
-      if len(languages) > 1 and not shared:
+      several = len(languages) > 1
+      if several and path.suffix != ".jsonl":
         raise UserError(
           f"data.path: {folder} has no subfolders {', '.join(languages)}; for"
           " files of one language set data.languages to it, e.g. ('en',)"
         )
-      found[split]["" if shared else languages[0]] = path
+      found[split]["" if several else languages[0]] = path
   return {split: files for split, files in found.items() if files}
 
 
 def _splits(folder):
-  """{split: path} of the files in a folder itself."""
+  """Returns {split: path} of the files directly in a folder."""
   found = {}
-  # One listing in place of many questions: the folder may be far away.
-  present = {p.name for p in folder.iterdir()} if folder.is_dir() else ()
+  # One listing instead of many lookups: the folder may be remote.
+  present = {p.name for p in folder.glob("*")}
   for split, names in SPLITS.items():
-    for name, end, suffix in itertools.product(
-      names, ("", "_conll_format"), formats.SUFFIXES
-    ):
-      file = f"{name}{end}{suffix}"
-      if file in present and (folder / file).is_file():
-        found.setdefault(split, folder / file)
+    parts = itertools.product(names, ("", "_conll_format"), formats.SUFFIXES)
+    files = [name for name in map("".join, parts) if name in present]
+    if files:
+      found[split] = folder / files[0]
   return found
 
 
 def languages(folder):
-  """The languages that have a subfolder of files, sorted; ("",) if none."""
-  found = set()
-  for place in (folder, folder / "train_valid_test"):
-    if place.is_dir():
-      found |= {
-        path.name.removeprefix("train_valid_test_")
-        for path in place.iterdir()
-        if _splits(path)
-      }
+  """Returns the languages that have a subfolder of files; ("",) if none."""
+  places = (*folder.glob("*"), *folder.glob(f"{_AUTHORS}/*"))
+  found = {p.name.removeprefix(f"{_AUTHORS}_") for p in places if _splits(p)}
   return tuple(sorted(found)) or ("",)
 
 
 def image_files(folder):
-  """Image id (with or without the suffix) -> path, from the folder's listing.
+  """Returns {image id, with or without the suffix: path} of a folder.
 
-  Looking ids up here, never in the file system, keeps a data file from naming
-  a picture outside of its folder.
+  Looking up ids here, not in the file system, keeps a data file from naming
+  a picture outside of the folder. {} if the folder is None.
   """
-  if folder is None:
-    return {}
-  paths = listing(folder)
+  paths = listing(folder) if folder else []
   return {p.stem: p for p in paths} | {p.name: p for p in paths}
 
 
+def picture(image, paths, resize=0):
+  """Returns what an image id leads to.
+
+  Args:
+    image: the id; "" = none.
+    paths: {id: path} of `image_files`, or None if no picture is wanted.
+    resize: shortest side to store the picture with; 0 = as it is.
+
+  Returns:
+    (name of the file or "", status, bytes of the file); the status is "" (no
+    image), "ok", "missing" or "broken".
+  """
+  if not image or paths is None:
+    return "", "", b""
+  if image not in paths:
+    return "", "missing", b""
+  path = paths[image]
+  try:
+    return path.name, "ok", images.shrink(path.read_bytes(), resize)
+  except images.BrokenImageError:
+    return path.name, "broken", b""
+
+
 def listing(folder):
-  """The files of a folder, sorted."""
+  """Returns the files of a folder, sorted."""
   return sorted(p for p in folder.iterdir() if p.is_file())
 
 
 def hash_of(chunks):
-  """A hash of what can be told as bytes or as text."""
-  state = xxhash.xxh3_64()
-  for chunk in chunks:
-    state.update(chunk if isinstance(chunk, bytes) else str(chunk).encode())
-    state.update(b"\0")
-  return state.hexdigest()
-
-
-def hash_of_file(path):
-  """A hash of a file, of which little is in memory."""
-  state = xxhash.xxh3_64()
-  with path.open("rb") as file:
-    while chunk := file.read(1 << 20):
-      state.update(chunk)
-  return state.hexdigest()
+  """Returns a hash of bytes, and of the text of anything else."""
+  parts = (c if isinstance(c, bytes) else str(c).encode() for c in chunks)
+  return xxhash.xxh3_64_hexdigest(b"".join(part + b"\0" for part in parts))

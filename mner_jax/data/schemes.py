@@ -1,56 +1,49 @@
-"""Entity tags: the schemes of files, brought to IOB2; orphans; types renamed.
+"""Entity tags: conversion to IOB2, orphans, renamed types.
 
-IOB2 is what everything behind the readers sees: B-TYPE begins an entity,
-I-TYPE goes on with it, O is outside. An I- that follows no tag of its type is
-an orphan: wrong, but in many files. All of this keeps the entities that
-seqeval finds by default, for which an orphan begins one.
+Everything after the readers works on IOB2: B-TYPE begins an entity, I-TYPE
+continues it, O is outside. An I- that does not follow a tag of its type is an
+orphan: an error, but one that many files contain. All functions keep the
+entities that seqeval finds by default, where an orphan begins an entity.
 """
 
 import re
 
 from mner_jax.config import UserError
 
-SCHEMES = {
-  "iob2": re.compile(r"O|[BI]-\S+"),
-  "iob1": re.compile(r"O|[BI]-\S+"),
-  "bioes": re.compile(r"O|[BIES]-\S+"),
-}
+SCHEMES = {"iob2": "BI", "iob1": "BI", "bioes": "BIES"}  # prefixes of the tags
 
 
 def check(tag, scheme, where):
-  """Raises a UserError if the scheme does not know this tag."""
-  if not SCHEMES[scheme].fullmatch(tag):
-    prefixes = "B-, I-, E- or S-" if scheme == "bioes" else "B- or I-"
+  """Raises a UserError if the scheme does not have this tag."""
+  prefixes = SCHEMES[scheme]
+  if not re.fullmatch(rf"O|[{prefixes}]-\S+", tag):
     raise UserError(
-      f"{where}: {tag[:40]!r} is not a tag of the scheme {scheme}; expected O"
-      f" or {prefixes} and a type, or another data.scheme"
+      f"{where}: {tag[:40]!r} is not a tag of the scheme {scheme}; expected O,"
+      f" or {'- '.join(prefixes)}- and a type, or another data.scheme"
     )
 
 
 def to_iob2(tags, scheme):
-  """Tags of a scheme as IOB2, as a tuple.
+  """Returns the tags of a scheme as IOB2, as a tuple.
 
-  In IOB1 any I- may begin an entity, so there are no orphans in it. In BIOES
-  an I- or E- right after an entity's end begins the next one.
+  In IOB1 any I- may begin an entity, so it has no orphans. In BIOES an I- or
+  E- right after the end of an entity begins the next one.
   """
   if scheme == "iob1":
     return repair(tags)[0]
-  if scheme == "bioes":
-    converted, before = [], "O"
-    for tag in tags:
-      prefix, kind = tag[:1], tag[1:]
-      if prefix == "S" or (
-        prefix in "IE" and before in ("E" + kind, "S" + kind)
-      ):
-        prefix = "B"
-      converted.append({"E": "I"}.get(prefix, prefix) + kind)
-      before = tag
-    return tuple(converted)
-  return tuple(tags)
+  if scheme != "bioes":
+    return tuple(tags)
+  converted = []
+  for before, tag in zip(("O", *tags), tags, strict=False):
+    prefix, kind = tag[0], tag[1:]
+    after_end = before in ("E" + kind, "S" + kind)
+    begins = prefix == "S" or (prefix in "IE" and after_end)
+    converted.append(("B" if begins else prefix.replace("E", "I")) + kind)
+  return tuple(converted)
 
 
 def repair(tags):
-  """IOB2 tags in which an orphan I- begins its entity, and how many did."""
+  """Returns IOB2 tags whose orphans begin an entity, and how many did."""
   repaired, orphans = [], 0
   for before, tag in zip(("O", *tags), tags, strict=False):
     if tag.startswith("I-") and before[2:] != tag[2:]:
@@ -59,32 +52,32 @@ def repair(tags):
   return tuple(repaired), orphans
 
 
-def label_map(pairs):
-  """{"OTHER": "MISC", ...} of a config's ("OTHER=MISC", ...)."""
+def label_map(pairs, types):
+  """Returns {"OTHER": "MISC", ...} for a config's ("OTHER=MISC", ...).
+
+  Raises a UserError if a pair does not rename one of `types`.
+  """
   found = {}
   for pair in pairs:
-    old, equals, new = pair.partition("=")
-    if not (old and equals and new) or re.search(r"\s", pair) or old in found:
+    old, _, new = pair.partition("=")
+    if old not in types or old in found or not re.fullmatch(r"\S+", new):
       raise UserError(
-        f"config: data.label_map: {pair!r} is not OLD=NEW (OLD=O drops a"
-        " type), each OLD once"
+        f"data.label_map: {pair!r} is not OLD=NEW (OLD=O drops a type), with"
+        f" each OLD once and one of {', '.join(types)}"
       )
     found[old] = new
   return found
 
 
 def rename(tags, names):
-  """IOB2 tags with their types replaced by `names`; O drops an entity."""
-  renamed, before = [], "O"
-  for tag in tags:
+  """Returns IOB2 tags with types replaced by `names`; O drops an entity."""
+  renamed = []
+  for before, tag in zip(("O", *tags), tags, strict=False):
     new = names.get(tag[2:], tag[2:])
-    if tag == "O" or new == "O":
+    if "O" in (tag, new):
       renamed.append("O")
-    else:
-      # An orphan must not become part of an entity its type is merged with.
-      begins = tag[0] == "B" or (
-        before[2:] != tag[2:] and renamed and renamed[-1][2:] == new
-      )
-      renamed.append(f"{'B' if begins else 'I'}-{new}")
-    before = tag
+      continue
+    # An orphan must not join an entity that its type is merged with.
+    merged = renamed and renamed[-1][2:] == new and before[2:] != tag[2:]
+    renamed.append(f"{'B' if merged else tag[0]}-{new}")
   return tuple(renamed)

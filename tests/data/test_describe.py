@@ -1,27 +1,15 @@
-import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 from PIL import Image
 
+from mner_jax.cli import launch
 from mner_jax.config import UserError
 from mner_jax.data import describe, formats, wordpiece
 
 REAL = os.environ.get("MNER_REAL_DATA", "")
-real_data = pytest.mark.skipif(not REAL, reason="MNER_REAL_DATA is not set")
-
-
-def real(name, **options):
-  """(split, language) -> row of a real data set, and the overlaps."""
-  found = describe.describe([f"{REAL}/{n}" for n in name.split()], **options)
-  rows = {
-    (pathlib.Path(row["path"]).name, row["split"], row["language"]): row
-    for row in found["splits"]
-  }
-  return rows, found["overlaps"]
 
 
 def sentence(words, tags, image="", language=""):
@@ -52,22 +40,25 @@ def folder(tmp_path):
 
 
 def test_what_a_folder_holds(folder):
-  found = describe.describe([folder])
-  rows = {(r["split"], r["language"]): r for r in found["splits"]}
-  assert rows.keys() == {("train", "de"), ("train", "en"), ("test", "en")}
-  assert rows["train", "de"] == {
-    "path": str(folder), "split": "train", "language": "de", "sentences": 5,
-    "tokens": 10, "mean_length": 2.0, "longest": 4, "orphan_tags": 2,
-    "entities": {"LOC": 1, "PER": 3}, "images": 4, "images_missing": 1,
-    "images_broken": 1,
-  }  # fmt: skip
-  assert rows["test", "en"]["entities"] == {}
-  assert found["overlaps"] == [
-    {
-      "first": f"{folder} train", "second": f"{folder} test", "sentences": 1,
-      "images": 1,
-    }
-  ]  # fmt: skip
+  counts, shared = describe.describe([folder])
+  columns = counts[str(folder)]
+  assert list(columns) == ["train de", "train en", "test en"]
+  assert columns["train de"] == {
+    "sentences": 5,
+    "tokens": 10,
+    "mean length": 2.0,
+    "longest": 4,
+    "orphan tags": 2,
+    "images": 4,
+    "images missing": 1,
+    "images broken": 1,
+    "entities": 4,
+    "  LOC": 1,
+    "  PER": 3,
+  }
+  assert columns["test en"]["entities"] == 0
+  names = (f"{folder} train", f"{folder} test")
+  assert shared == {names: {"sentences": 1, "images": 1}}
 
 
 def test_what_folders_share(folder, tmp_path):
@@ -79,62 +70,66 @@ def test_what_folders_share(folder, tmp_path):
     sentence("z", "O", "", "es"),
   ]
   formats.write_jsonl(other / "dev.jsonl", records)
-  found = describe.describe([folder, other])
-  assert [r["language"] for r in found["splits"][3:]] == ["", "es", "fr"]
-  shared = {
-    (o["first"], o["second"]): (o["sentences"], o["images"])
-    for o in found["overlaps"]
-  }
+  counts, shared = describe.describe([folder, other])
+  assert list(counts[str(other)]) == ["valid", "valid es", "valid fr"]
   one, two = str(folder), str(other)
   assert shared == {
-    (one, two): (2, 1),
-    (f"{one} train", f"{one} test"): (1, 1),
-    (f"{one} train", f"{two} valid"): (1, 1),
-    (f"{one} test", f"{two} valid"): (1, 1),
+    (one, two): {"sentences": 2, "images": 1},
+    (f"{one} train", f"{one} test"): {"sentences": 1, "images": 1},
+    (f"{one} train", f"{two} valid"): {"sentences": 1, "images": 1},
+    (f"{one} test", f"{two} valid"): {"sentences": 1, "images": 1},
   }
 
 
 def test_pieces_and_windows(folder):
   vocabulary = wordpiece.count_vocabulary([sentence("in A sing s", "")], 60)
   tokenizer = wordpiece.bert_tokenizer(vocabulary)
-  row = describe.describe([folder], tokenizer=tokenizer, max_pieces=8)
-  row = row["splits"][0]
+  counts, _ = describe.describe([folder], tokenizer=tokenizer, max_pieces=8)
+  column = counts[str(folder)]["train de"]
   # "Ann" is known letter by letter, "sings" is "sing" "##s".
-  assert row["windows"] == 5
-  assert row["unk_words"] == 5
+  assert column["windows"] == 5
+  assert column["unk words"] == 5
   pieces = 2 * (3 + 2) + (1 + 1 + 1 + 1) + 1 + 1
-  assert row["pieces_per_word"] == round(pieces / 10, 3)
+  assert column["pieces per word"] == round(pieces / 10, 3)
 
 
-def command(*arguments):
-  return subprocess.run(
-    [sys.executable, "-m", "mner_jax.data.describe", *map(str, arguments)],
+def test_the_command(folder):
+  result = subprocess.run(
+    [sys.executable, "-m", "mner_jax.data.describe", folder],
     capture_output=True,
     text=True,
   )
-
-
-def test_the_command(folder, tmp_path):
-  result = command(folder, "--json")
-  assert result.returncode == 0, result.stderr
-  assert json.loads(result.stdout) == describe.describe([folder])
-  result = command(folder)
   assert result.returncode == 0, result.stderr
   lines = [line.split() for line in result.stdout.splitlines()]
-  assert ["train", "de", "5", "10", "2.0", "4", "2", "4", "1", "1"] in lines
-  assert ["train", "de", "4", "1", "3"] in lines
-  for arguments, message in [
-    ((), "name at least one"),
-    ((tmp_path,), "no train, valid or test file"),
-    ((tmp_path / "no",), "is not a folder"),
-    ((folder, "--images=no"), "--images: "),
-    ((folder, "--scheme=iob"), "scheme"),
-    ((folder, f"--tokenizer={tmp_path}"), "neither tokenizer.json nor"),
-  ]:
-    result = command(*arguments)
-    assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 1
-    assert message in result.stderr
+  assert lines[1] == "train de train en test en".split()
+  assert ["tokens", "10", "10", "3"] in lines
+  assert ["PER", "3", "3", "0"] in lines
+  assert lines[-1][-4:] == ["1", "sentences,", "1", "images"]
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ("", "PATH"),
+    ("{tmp}", "no train, valid or test file"),
+    ("{tmp}/no", "is not a folder"),
+    ("{tmp}/one --images=no", "--images: "),
+    ("{tmp}/one --scheme=iob", "scheme"),
+    ("{tmp}/one --tokenizer={tmp}", "neither tokenizer.json nor"),
+    ("{tmp}/one --max_pieces=7", "at least 8"),
+  ],
+)
+def test_bad_arguments(
+  folder, tmp_path, monkeypatch, capsys, arguments, message
+):
+  arguments = arguments.format(tmp=tmp_path).split()
+  monkeypatch.setattr(sys, "argv", ["describe", *arguments])
+  with pytest.raises(SystemExit) as error:
+    launch(describe.main, describe.arguments, describe.__doc__)
+  said = capsys.readouterr().err
+  assert error.value.code == 2
+  assert len(said.splitlines()) == 1
+  assert message in said
 
 
 def test_a_bad_line_is_named(folder):
@@ -143,55 +138,69 @@ def test_a_bad_line_is_named(folder):
     describe.describe([folder])
 
 
+def real(names):
+  """Counts of real data sets by name, and what they share."""
+  counts, shared = describe.describe([f"{REAL}/{n}" for n in names.split()])
+  counts = {path.removeprefix(f"{REAL}/"): c for path, c in counts.items()}
+  shared = {
+    tuple(name.removeprefix(f"{REAL}/") for name in pair): kinds["images"]
+    for pair, kinds in shared.items()
+  }
+  return counts, shared
+
+
+def real_data(test):
+  skip = pytest.mark.skipif(not REAL, reason="MNER_REAL_DATA is not set")
+  return pytest.mark.slow(skip(test))
+
+
 @real_data
 def test_mmnerd_and_twitter():
-  rows, overlaps = real("mmnerd_en twitter2017")
-  numbers = [
-    (rows["mmnerd_en", split, ""]["sentences"],
-     rows["mmnerd_en", split, ""]["tokens"])
-    for split in ("train", "valid", "test")
-  ]  # fmt: skip
-  assert numbers == [(19_968, 328_043), (2_463, 40_584), (2_533, 41_889)]
-  test = rows["mmnerd_en", "test", ""]
-  assert test["entities"] == {
-    "PER": 431, "LOC": 517, "ORG": 1_019, "MISC": 3_214
-  }  # fmt: skip
-  assert max(row["longest"] for row in rows.values()) == 111
-  assert all(row["orphan_tags"] == 0 for row in rows.values())
-  assert [
-    rows["twitter2017", split, ""]["sentences"]
-    for split in ("train", "valid", "test")
-  ] == [3_373, 723, 723]
-  shared = {
-    (o["first"].removeprefix(REAL), o["second"].removeprefix(REAL)): o["images"]
-    for o in overlaps
+  counts, shared = real("mmnerd_en twitter2017")
+  mmnerd, twitter = counts["mmnerd_en"], counts["twitter2017"]
+  assert {s: (c["sentences"], c["tokens"]) for s, c in mmnerd.items()} == {
+    "train": (19_968, 328_043),
+    "valid": (2_463, 40_584),
+    "test": (2_533, 41_889),
   }
-  assert shared["/mmnerd_en", "/twitter2017"] == 2_982
-  assert shared["/mmnerd_en train", "/twitter2017 test"] == 350
+  types = {"PER": 431, "LOC": 517, "ORG": 1_019, "MISC": 3_214}
+  assert {name: mmnerd["test"][f"  {name}"] for name in types} == types
+  columns = [*mmnerd.values(), *twitter.values()]
+  assert max(column["longest"] for column in columns) == 111
+  assert all(column["orphan tags"] == 0 for column in columns)
+  sentences = [column["sentences"] for column in twitter.values()]
+  assert sentences == [3_373, 723, 723]
+  assert shared["mmnerd_en", "twitter2017"] == 2_982
+  assert shared["mmnerd_en train", "twitter2017 test"] == 350
 
 
 @real_data
 def test_wikineural():
-  rows, _ = real("wikineural")
+  counts, _ = real("wikineural")
   found = {
-    key[1:]: (row["sentences"], row["orphan_tags"]) for key, row in rows.items()
+    name: (column["sentences"], column["orphan tags"])
+    for name, column in counts["wikineural"].items()
   }
   assert found == {
-    ("valid", "en"): (11_590, 439), ("test", "en"): (11_597, 559),
-    ("valid", "fr"): (12_600, 61), ("test", "fr"): (12_678, 39),
-    ("valid", "de"): (12_330, 0), ("test", "de"): (12_372, 0),
-    ("valid", "es"): (9_540, 0), ("test", "es"): (9_618, 0),
-  }  # fmt: skip
+    "valid en": (11_590, 439),
+    "test en": (11_597, 559),
+    "valid fr": (12_600, 61),
+    "test fr": (12_678, 39),
+    "valid de": (12_330, 0),
+    "test de": (12_372, 0),
+    "valid es": (9_540, 0),
+    "test es": (9_618, 0),
+  }
 
 
 @real_data
 def test_cp_mner():
-  rows, _ = real("cp_mner_zh")
+  columns = real("cp_mner_zh")[0]["cp_mner_zh"]
   found = [
-    (row["sentences"], row["orphan_tags"], row["images_missing"])
-    for row in rows.values()
+    (column["sentences"], column["orphan tags"], column["images missing"])
+    for column in columns.values()
   ]
   assert found == [(950, 142, 4), (119, 17, 0), (119, 14, 0)]
-  assert max(row["longest"] for row in rows.values()) == 555
-  assert len(rows["cp_mner_zh", "train", ""]["entities"]) == 16
-  assert not any(row["images_broken"] for row in rows.values())
+  assert max(column["longest"] for column in columns.values()) == 555
+  assert sum(name.startswith("  ") for name in columns["train"]) == 16
+  assert not any(column["images broken"] for column in columns.values())
