@@ -53,8 +53,8 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _info(self):
     text = tfds.features.Text()
-    features = dict.fromkeys(dataset.SENTENCE_TEXTS + dataset.IMAGE_TEXTS, text)
-    features |= dict.fromkeys(("words", "tags"), tfds.features.Sequence(text))
+    features = dict.fromkeys(("words", "tags"), tfds.features.Sequence(text))
+    features |= dict.fromkeys(dataset.TEXTS, text)
     # The file's bytes; a scalar, as an Image feature is never absent.
     features["image"] = tfds.features.Tensor(shape=(), dtype=np.object_)
     return tfds.core.DatasetInfo(
@@ -198,10 +198,8 @@ def _build(builder):
     with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare()
   except OSError as error:
-    if not builder.is_prepared():
+    if not builder.is_prepared():  # by another process, which was faster
       raise UserError(
         f"data.cache_dir: cannot build the data set in {builder.data_dir}:"
         f" {error}"
       ) from None
-    # Another process was faster.
-    builder.info.read_from_directory(builder.data_dir)

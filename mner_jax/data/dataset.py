@@ -5,10 +5,9 @@ import dataclasses
 from mner_jax.config import UserError
 from mner_jax.data import folders, formats, schemes
 
-# Texts of each example of a built data set, besides its words and tags.
-SENTENCE_TEXTS = ("image_id", "language", "source", "origin")
-# Picture's file, as several ids may lead to one; status: see `Split`.
-IMAGE_TEXTS = ("image_name", "image_status")
+# Features of a built data set that are texts. Several image ids may lead to the
+# file `image_name`; for `image_status` see Split.
+TEXTS = "language source origin image_id image_name image_status".split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,37 +45,34 @@ def read(builder, split, languages, types):
   records = builder.as_data_source(split=split)
   found = Split([], [], [], [], records)
   for row, record in enumerate(records):
-    if record["language"].decode() in languages:
-      words, tags = ([x.decode() for x in record[k]] for k in ("words", "tags"))
-      texts = (record[name].decode() for name in SENTENCE_TEXTS)
-      sentence = formats.Sentence(
-        tuple(words), schemes.rename(tags, types), *texts
-      )
+    language, source, origin, image, name, status = (
+      record[text].decode() for text in TEXTS
+    )
+    if language in languages:
+      words = tuple(word.decode() for word in record["words"])
+      tags = schemes.rename([tag.decode() for tag in record["tags"]], types)
+      sentence = formats.Sentence(words, tags, image, language, source, origin)
       found.sentences.append(sentence)
-      found.image_status.append(record["image_status"].decode())
-      found.image_names.append(record["image_name"].decode())
+      found.image_status.append(status)
+      found.image_names.append(name)
       found.rows.append(row)
   if absent := set(languages) - {s.language for s in found.sentences}:
-    raise UserError(
-      f"data.languages: no {split} sentence is in {min(absent)!r}"
-    )
+    raise UserError(f"data.languages: no {split} sentence in {min(absent)!r}")
   return found
 
 
 def refuse_images(splits):
   """Raises a UserError that lists the missing and broken images."""
-  wrong = [
-    f"{sentence.image} ({status})"
+  wrong = dict.fromkeys(
+    f"{sentence.image} ({split.image_status[i]})"
     for split in splits
-    for sentence, status in zip(
-      split.sentences, split.image_status, strict=True
-    )
-    if status in ("missing", "broken")
-  ]
-  if wrong := list(dict.fromkeys(wrong)):
+    for i, sentence in enumerate(split.sentences)
+    if split.image_status[i] in ("missing", "broken")
+  )
+  if wrong:
+    listed = ", ".join([*wrong][:10]) + ", ..." * (len(wrong) > 10)
     raise UserError(
-      f"data.strict: {len(wrong)} images are missing or broken:"
-      f" {', '.join(wrong[:10])}{', ...' * (len(wrong) > 10)}"
+      f"data.strict: {len(wrong)} images are missing or broken: {listed}"
     )
 
 

@@ -7,6 +7,7 @@ have the same words, pictures if they have the same id.
 """
 
 import collections
+import functools
 import itertools
 import re
 
@@ -86,12 +87,10 @@ def _counts(sentences, pictures, tokenizer, max_pieces):
     counts["images broken"] = status["broken"]
   if tokenizer:
     windows = wordpiece.windows(tokenizer, sentences, max_pieces)
-    encodings = tokenizer.encode_batch(
-      [s.words for s in sentences],
-      is_pretokenized=True,
-      add_special_tokens=False,
+    encode = functools.partial(
+      tokenizer.encode, is_pretokenized=True, add_special_tokens=False
     )
-    pieces = sum(len(encoding.ids) for encoding in encodings)
+    pieces = sum(len(encode(s.words)) for s in sentences)
     counts["pieces per word"] = round(pieces / sum(lengths), 3)
     counts["windows"] = len(windows)
     counts["unk words"] = sum(window.unk_words for window in windows)
@@ -141,9 +140,7 @@ def arguments(parser):
   """Defines the command's flags."""
   add = parser.add_argument
   add("paths", nargs="+", metavar="PATH", help="a data folder")
-  add(
-    "--tokenizer", help="folder with tokenizer.json or vocab.txt: count pieces"
-  )
+  add("--tokenizer", help="folder of a tokenizer whose pieces to count")
   add("--max_pieces", type=int, default=512, help="of a window (default: 512)")
   add("--scheme", default="iob2", choices=schemes.SCHEMES, help="of the tags")
   add("--images", help="folder of the pictures, relative to each PATH")

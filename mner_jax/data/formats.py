@@ -224,10 +224,10 @@ def field(record, name, kind, where, default=None):
 
 def check_words(words, where):
   """Raises a UserError at a value that cannot be a token or a tag."""
-  for value in words:
-    if not isinstance(value, str) or not value:
+  for word in words:
+    if not isinstance(word, str) or not word:
       raise UserError(
-        f"{where}: tokens must be strings, not empty: {value!r:.30}"
+        f"{where}: tokens must be strings, not empty: {word!r:.30}"
       )
 
 
@@ -288,7 +288,7 @@ def write_jsonl(path, sentences):
 
 
 def source_of(image):
-  """ "tweet", "caption" or "" (unknown), by an image id of MMNERD."""
+  """Returns "tweet", "caption" or "", by the form of MMNERD's image ids."""
   if re.match(r"1[67]_\d\d|O_", image):
     return "tweet"
   return "caption" if re.match(r"\d{8}---", image) else ""

@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 from mner_jax.cli import launch
-from mner_jax.config import UserError
 from mner_jax.data import describe, formats, wordpiece
 
 REAL = os.environ.get("MNER_REAL_DATA", "")
@@ -132,75 +131,39 @@ def test_bad_arguments(
   assert message in said
 
 
-def test_a_bad_line_is_named(folder):
-  (folder / "en" / "test.txt").write_text("a\tO\nb\tS-X\n")
-  with pytest.raises(UserError, match=r"en/test\.txt:2: 'S-X' is not a tag"):
-    describe.describe([folder])
+REAL_LINES = {
+  "mmnerd_en twitter2017": [
+    "sentences 19,968 2,463 2,533",
+    "tokens 328,043 40,584 41,889",
+    "longest 107 99 111",
+    "orphan tags 0 0 0",
+    "entities 41,172 5,109 5,181",
+    "LOC 4,742 552 517",
+    "sentences 3,373 723 723",
+    "mmnerd_en - twitter2017: 2,934 sentences, 2,982 images",
+    "mmnerd_en train - twitter2017 test: 342 sentences, 350 images",
+  ],
+  "wikineural": [
+    "valid de valid en valid es valid fr test de test en test es test fr",
+    "sentences 12,330 11,590 9,540 12,600 12,372 11,597 9,618 12,678",
+    "orphan tags 0 439 0 61 0 559 0 39",
+  ],
+  "cp_mner_zh": [
+    "sentences 950 119 119",
+    "longest 555 499 538",
+    "orphan tags 142 17 14",
+    "images missing 4 0 0",
+    "images broken 0 0 0",
+    "TECHNIQUE 2,437 293 308",
+  ],
+}
 
 
-def real(names):
-  """Counts of real data sets by name, and what they share."""
-  counts, shared = describe.describe([f"{REAL}/{n}" for n in names.split()])
-  counts = {path.removeprefix(f"{REAL}/"): c for path, c in counts.items()}
-  shared = {
-    tuple(name.removeprefix(f"{REAL}/") for name in pair): kinds["images"]
-    for pair, kinds in shared.items()
-  }
-  return counts, shared
-
-
-def real_data(test):
-  skip = pytest.mark.skipif(not REAL, reason="MNER_REAL_DATA is not set")
-  return pytest.mark.slow(skip(test))
-
-
-@real_data
-def test_mmnerd_and_twitter():
-  counts, shared = real("mmnerd_en twitter2017")
-  mmnerd, twitter = counts["mmnerd_en"], counts["twitter2017"]
-  assert {s: (c["sentences"], c["tokens"]) for s, c in mmnerd.items()} == {
-    "train": (19_968, 328_043),
-    "valid": (2_463, 40_584),
-    "test": (2_533, 41_889),
-  }
-  types = {"PER": 431, "LOC": 517, "ORG": 1_019, "MISC": 3_214}
-  assert {name: mmnerd["test"][f"  {name}"] for name in types} == types
-  columns = [*mmnerd.values(), *twitter.values()]
-  assert max(column["longest"] for column in columns) == 111
-  assert all(column["orphan tags"] == 0 for column in columns)
-  sentences = [column["sentences"] for column in twitter.values()]
-  assert sentences == [3_373, 723, 723]
-  assert shared["mmnerd_en", "twitter2017"] == 2_982
-  assert shared["mmnerd_en train", "twitter2017 test"] == 350
-
-
-@real_data
-def test_wikineural():
-  counts, _ = real("wikineural")
-  found = {
-    name: (column["sentences"], column["orphan tags"])
-    for name, column in counts["wikineural"].items()
-  }
-  assert found == {
-    "valid en": (11_590, 439),
-    "test en": (11_597, 559),
-    "valid fr": (12_600, 61),
-    "test fr": (12_678, 39),
-    "valid de": (12_330, 0),
-    "test de": (12_372, 0),
-    "valid es": (9_540, 0),
-    "test es": (9_618, 0),
-  }
-
-
-@real_data
-def test_cp_mner():
-  columns = real("cp_mner_zh")[0]["cp_mner_zh"]
-  found = [
-    (column["sentences"], column["orphan tags"], column["images missing"])
-    for column in columns.values()
-  ]
-  assert found == [(950, 142, 4), (119, 17, 0), (119, 14, 0)]
-  assert max(column["longest"] for column in columns.values()) == 555
-  assert sum(name.startswith("  ") for name in columns["train"]) == 16
-  assert not any(column["images broken"] for column in columns.values())
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL, reason="MNER_REAL_DATA is not set")
+@pytest.mark.parametrize("names", REAL_LINES)
+def test_real_data(names):
+  found = describe.describe([f"{REAL}/{name}" for name in names.split()])
+  text = describe.table(*found).replace(f"{REAL}/", "")
+  lines = {" ".join(line.split()) for line in text.splitlines()}
+  assert not set(REAL_LINES[names]) - lines

@@ -11,22 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mner_jax.config import UserError
-from mner_jax.data import formats, images, schemes
+from mner_jax.data import formats, schemes
 
 REAL = os.environ.get("MNER_REAL_DATA", "")
 HEAD = 20_000  # bytes of a real file
 
+SPANS = [(0, 7, "PER"), (10, 18, "LOC")]
+SPANS = [dict(zip(("start", "end", "label"), s, strict=True)) for s in SPANS]
 RECORDS = [
   {"tokens": ["Ann", "\xa0", "中"], "tags": ["B-PER", "O", "I-LOC"]},
   {"tokens": ["x"], "tags": ["O"], "image": "a", "language": "de"},
-  {
-    "text": "Ann Lee's New York",
-    "spans": [
-      {"start": 0, "end": 7, "label": "PER"},
-      {"start": 10, "end": 18, "label": "LOC"},
-    ],
-    "source": None,
-  },
+  {"text": "Ann Lee's New York", "spans": SPANS, "source": None},
 ]
 TEXTS = {
   "two.txt": "IMGID:O_1\nNew\tB-LOC\nYork\tI-LOC\n\n\ufe0f\tO\n\u2028\tI-X\n",
@@ -37,12 +32,9 @@ TEXTS = {
 }
 ORIGINALS = [(name, text.encode()) for name, text in TEXTS.items()]
 REAL_TEXTS = (
-  "mmnerd_en/train.txt",
-  "twitter2017/test.txt",
-  "cp_mner_zh/valid.txt",
-  "wikineural/fr/val.conllu",
-  "flickr8k_multi30k/aligned.jsonl",
-)
+  "mmnerd_en/train.txt twitter2017/test.txt cp_mner_zh/valid.txt"
+  " wikineural/fr/val.conllu flickr8k_multi30k/aligned.jsonl"
+).split()
 WORDS = "IMGID: O B-X S-X a 0 7 -1 1e9 null tokens spans \\ud800 \ufeff \xa0"
 PIECES = [word.encode() for word in WORDS.split(" ")]
 PIECES += [bytes([character]) for character in b'\n\t {}[]",:\xff\0']
@@ -107,45 +99,18 @@ def test_noise(folder, file, scheme):
   check_reader(folder, file, scheme)
 
 
-def heads(paths):
-  """(name, first bytes) of real files; of ours where there are none."""
-  found = []
-  for path in paths if REAL else ():
+def heads():
+  """(name, first bytes) of the real files."""
+  for path in (pathlib.Path(REAL, name) for name in REAL_TEXTS if REAL):
     with path.open("rb") as file:
-      found.append((path.name, file.read(HEAD)))
-  return found or ORIGINALS
+      yield path.name, file.read(HEAD)
 
 
 @pytest.mark.slow
 @deep
-@given(
-  mutated(ORIGINALS + heads([pathlib.Path(REAL, x) for x in REAL_TEXTS])),
-  all_schemes,
-)
+@given(mutated([*ORIGINALS, *heads()]), all_schemes)
 def test_mutated_real_files(folder, file, scheme):
   check_reader(folder, file, scheme)
-
-
-def pictures():
-  names = ("cp_mner_zh", "flickr8k_multi30k") if REAL else ()
-  return [
-    (path.name, path.read_bytes())
-    for name in names
-    for path in sorted(pathlib.Path(REAL, name, "images").iterdir())[:6]
-  ]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not REAL, reason="MNER_REAL_DATA is not set")
-@settings(deep, max_examples=1000)
-@given(mutated(pictures() or ORIGINALS), st.sampled_from([None, 24]))
-def test_real_pictures(file, shortest):
-  try:
-    image = images.decode(file[1], shortest)
-  except images.BrokenImageError:
-    return
-  assert image.mode == "RGB"
-  assert images.vit_pixels(image, 16, "clip").shape == (16, 16, 3)
 
 
 def test_a_long_file_is_read_sentence_by_sentence(tmp_path):
