@@ -1,32 +1,34 @@
-"""Pictures: decode, and bring to the inputs of the two image encoders.
+"""Pictures: decode them and make the inputs of the two image encoders.
 
-Pixels stay 8-bit integers here, as Hugging Face's image processors have them
-after resizing; the models scale and normalise them on the device, so that a
-quarter of the bytes travels.
+Pixels are still 8-bit integers here, like the output of Hugging Face's image
+processors after resizing. The models scale and normalise them on the device, so
+that a quarter of the bytes is transferred.
 """
 
+import contextlib
 import io
 import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.Image import Resampling
 
-# More than nearly any camera's picture; above it a small file may fill the
-# memory. Pillow itself refuses 179 million.
+# Larger than almost any camera's picture; above it, a small file could exhaust
+# the memory. Pillow itself refuses 179 million.
 MAX_PIXELS = 100_000_000
-# Thinner pictures keep their middle only: 1 x 10,000 resized to a shortest
+# Only the middle of thinner pictures is kept: 1 x 10,000 resized to a shortest
 # side of 224 would be 224 x 2,240,000.
 _MAX_RATIO = 20
 
 
 class BrokenImageError(Exception):
-  """The bytes are no picture that can be shown."""
+  """The bytes are not a picture that can be shown."""
 
 
 def decode(data, shortest=None):
-  """The picture in `data` (bytes) as an upright RGB PIL image.
+  """Decodes the picture in `data` (bytes) to an upright RGB PIL image.
 
-  Transparent parts become white, the first frame stands for an animation.
+  Transparent parts become white; of an animation, the first frame is used.
   Raises BrokenImageError.
 
   Args:
@@ -38,17 +40,20 @@ def decode(data, shortest=None):
   """
   try:
     with warnings.catch_warnings():
-      # Our own limit stands in for Pillow's; EXIF oddities are not errors.
+      # Our own limit replaces Pillow's; EXIF oddities are not errors.
       warnings.simplefilter("ignore")
       image = Image.open(io.BytesIO(data))
       if image.width * image.height > MAX_PIXELS:
         raise BrokenImageError(f"{image.width}x{image.height} pixels")
       if shortest:
         image.draft(None, (2 * shortest, 2 * shortest))
-      image = _upright(image)
+      # The EXIF data may be malformed where the picture itself is fine.
+      with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+      image.load()
       if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-      if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+      if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
@@ -60,7 +65,7 @@ def decode(data, shortest=None):
 
 
 def shrink(data, size):
-  """The file to store for a picture; raises BrokenImageError.
+  """Returns the file to store for a picture; raises BrokenImageError.
 
   `data` itself if `size` is 0 or the shortest side is not above `size`;
   otherwise the upright picture with that shortest side (bicubic), as a JPEG
@@ -72,67 +77,58 @@ def shrink(data, size):
   with Image.open(io.BytesIO(data)) as original:
     form = "JPEG" if original.format == "JPEG" else "PNG"
   buffer = io.BytesIO()
-  image = _resize_shortest(image, size, Image.Resampling.BICUBIC)
+  image = _resize_shortest(image, size, Resampling.BICUBIC)
   image.save(buffer, form, quality=95)
   return buffer.getvalue()
 
 
-def _upright(image):
-  try:
-    ImageOps.exif_transpose(image, in_place=True)
-  except Exception:  # malformed EXIF data; the picture itself may be fine
-    pass
-  image.load()
-  return image
-
-
 def _resize_shortest(image, size, resample):
-  """The shortest side becomes `size`; the other is rounded down."""
-  width, height = image.size
-  longest = _MAX_RATIO * min(width, height)
-  if max(width, height) > longest:
-    width, height = min(width, longest), min(height, longest)
-    image = ImageOps.fit(image, (width, height), Image.Resampling.NEAREST)
-  short, long = min(width, height), max(width, height)
-  other = max(size, int(size * long / short))
-  new = (size, other) if width <= height else (other, size)
-  return image if new == image.size else image.resize(new, resample)
+  """Resizes the shortest side to `size`; the other is rounded down."""
+  longest = _MAX_RATIO * min(image.size)
+  if max(image.size) > longest:
+    middle = tuple(min(side, longest) for side in image.size)
+    image = ImageOps.fit(image, middle, Resampling.NEAREST)
+  short = min(image.size)
+  new = tuple(int(size * side / short) for side in image.size)
+  return image.resize(new, resample)
+
+
+def _crop(image, size, left, top):
+  return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 def _centre_crop(image, size):
-  left, top = (image.width - size) // 2, (image.height - size) // 2
-  return image.crop((left, top, left + size, top + size))
+  left, top = ((side - size) // 2 for side in image.size)
+  return _crop(image, size, left, top)
 
 
 def vit_pixels(image, size, style):
-  """[size, size, 3] uint8, as the ViT of this style was trained.
+  """Makes [size, size, 3] uint8 as the ViT of this style was trained.
 
   "clip": shortest side to `size` (bicubic), centre crop; "google": resized to
   a square (bilinear).
   """
   if style == "google":
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
-  else:
-    image = _resize_shortest(image, size, Image.Resampling.BICUBIC)
-    image = _centre_crop(image, size)
-  return np.asarray(image)
+    return np.asarray(image.resize((size, size), Resampling.BILINEAR))
+  image = _resize_shortest(image, size, Resampling.BICUBIC)
+  return _centre_crop(image, size)
 
 
 def scene_side(size):
-  """The shortest side that a picture is brought to before a crop of `size`."""
+  """Returns the shortest side of a picture before a crop of `size`."""
   return round(size * 256 / 224)
 
 
 def scene_pixels(image, size, rng=None):
-  """[size, size, 3] uint8 for the ResNet.
+  """Makes [size, size, 3] uint8 for the ResNet.
 
   Shortest side to 256/224 of `size` (bilinear); then a random crop and flip
-  drawn from `rng` in training, the centre otherwise.
+  drawn from `rng` in training, the centre crop otherwise.
   """
-  image = _resize_shortest(image, scene_side(size), Image.Resampling.BILINEAR)
+  image = _resize_shortest(image, scene_side(size), Resampling.BILINEAR)
   if rng is None:
-    return np.asarray(_centre_crop(image, size))
+    return _centre_crop(image, size)
   left = int(rng.integers(image.width - size + 1))
   top = int(rng.integers(image.height - size + 1))
-  pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+  pixels = _crop(image, size, left, top)
   return pixels[:, ::-1] if rng.integers(2) else pixels

@@ -1,10 +1,10 @@
-"""Raw text to words, as the data sets of this field have them.
+"""Raw text to words, split as in the data sets of this field.
 
-Their files say what a word is, by examples: clitics (`l'`, `'s`) and marks of
-mentions and hashtags stand alone, abbreviations (`U.S.`), numbers (`10,000`)
-and words with hyphens stay whole, every other sign is a word. Languages
-written without spaces get a word for each Chinese or Japanese character, as
-in Chinese data sets; Thai, Lao and Khmer are not split between spaces.
+Their examples define a word: clitics (`l'`, `'s`) and the marks of mentions and
+hashtags are words of their own; abbreviations (`U.S.`), numbers (`10,000`) and
+hyphenated words stay whole; every other sign is a word. Each Chinese or
+Japanese character is a word, as in Chinese data sets; Thai, Lao and Khmer are
+not split between spaces.
 """
 
 from tokenizers import Regex, pre_tokenizers
@@ -23,7 +23,7 @@ _WORD = (
   rf"['’]{_CLITIC}",  # 's
   rf"\p{{N}}+(?:[.,:]\p{{N}}+)*(?!{_INNER}|-)",  # 10,000
   rf"{_START}{_INNER}*(?:[-‐&]{_START}{_INNER}*)*",
-  r"[\x{1F1E6}-\x{1F1FF}]{2}",  # a flag: \X would look back over all before
+  r"[\x{1F1E6}-\x{1F1FF}]{2}",  # a flag: \X would look back at all before it
   rf"(?=[^{_INVISIBLE}])\X",  # a sign; an emoji with all that joins it
 )
 _SPLIT = pre_tokenizers.Split(
@@ -32,8 +32,9 @@ _SPLIT = pre_tokenizers.Split(
 
 
 def split(text):
-  """[(start, end)] of the words of a text, in characters, ends exclusive.
+  """Returns [(start, end)] of the words of a text, in characters.
 
-  White space and invisible characters are in no word, unless within one.
+  Ends are exclusive. White space and invisible characters are in no word,
+  except inside one.
   """
   return [span for _, span in _SPLIT.pre_tokenize_str(text)]
