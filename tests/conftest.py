@@ -110,7 +110,6 @@ def random_batch():
     rng = np.random.default_rng(seed)
     batch = batches.empty(config, rows, length)
     batch["weight"][:] = 1
-    batch["window"][:] = np.arange(rows)
     batch["num_pieces"] = rng.integers(5, length + 1, rows).astype(np.int32)
     batch["num_words"] = batch["num_pieces"] - rng.integers(3, 5, rows)
     batch["num_words"] = batch["num_words"].astype(np.int32)

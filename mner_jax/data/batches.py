@@ -1,8 +1,8 @@
 """Batches as a pure function of seed and step, and their loading.
 
-The plan says which windows make up batch `step`; it is the same on every
-host, and each host loads its own rows of it. The position in the data is
-therefore one integer, the step.
+The plan lists the windows of batch `step`. It is the same on every host, and
+each host loads its own rows of a batch. The position in the data is therefore
+one integer: the step.
 """
 
 import functools
@@ -10,31 +10,24 @@ import functools
 import grain
 import numpy as np
 
-from mner_jax.config import UserError
 from mner_jax.data import images, schemes, wordpiece
 
 PADDING = -1  # in a batch's ids: a row that counts in no mean
 
 
 class Plan:
-  """Which windows make up each batch, each batch from one length bucket.
+  """The windows of each batch, each batch from one length bucket.
 
   At temperature 1 an epoch is a permutation of all windows: every window
-  comes once, and a bucket's last batch is filled up with PADDING. Otherwise
-  an epoch has as many windows, and language l as near as can be to the share
-  n_l^(1/T) / sum_k n_k^(1/T) of them, n its windows: some come twice or more,
-  others not at all. The number of batches is the same in every epoch.
+  comes once, and PADDING fills a bucket's last batch. Otherwise an epoch has
+  as many windows, and language l has as nearly as possible the share
+  n_l^(1/T) / sum_k n_k^(1/T) of them, where n is its number of windows: some
+  windows come more than once, others not at all. The number of batches is the
+  same in every epoch.
   """
 
   def __init__(
-    self,
-    sizes,
-    buckets,
-    batch_size,
-    seed=None,
-    *,
-    languages=None,
-    temperature=1,
+    self, sizes, buckets, batch_size, seed=None, *, languages=(), temperature=1
   ):
     """Plans batches.
 
@@ -46,58 +39,51 @@ class Plan:
       languages: of each window; needed where `temperature` is not 1.
       temperature: T, above 0.
     """
+    self.batch_size, self.seed = batch_size, seed
     bucket = np.searchsorted(buckets, sizes)
-    groups = {None: np.arange(len(bucket))}
-    counts = [len(bucket)]
-    if temperature != 1:
-      names, members = np.unique(languages, return_inverse=True)
-      groups = {
-        name: np.flatnonzero(members == i) for i, name in enumerate(names)
-      }
-      sizes = np.array([len(ids) for ids in groups.values()], np.float64)
-      counts = _shares(len(bucket), (sizes / max(sizes)) ** (1 / temperature))
-    # [(bucket length, [(ids, how many of them an epoch has)])]
-    self._buckets = [(length, []) for length in buckets]
-    for ids, count in zip(groups.values(), counts, strict=True):
-      parts = [ids[bucket[ids] == b] for b in range(len(buckets))]
-      shares = _shares(count, [len(part) for part in parts])
-      for (_, drawn), part, share in zip(
-        self._buckets, parts, shares, strict=True
-      ):
-        drawn.append((part, share))
-    self.batch_size = batch_size
-    self.seed = seed
-    self.steps_per_epoch = sum(
-      -(-sum(count for _, count in parts) // batch_size)
-      for _, parts in self._buckets
+    if temperature == 1:
+      languages = [""] * len(sizes)
+    _, language, counts = np.unique(
+      languages, return_inverse=True, return_counts=True
     )
-    # Loader threads may stand in two epochs at once.
+    weights = (counts / counts.max(initial=1)) ** (1 / temperature)
+    # {bucket length: [(ids of a language, how many an epoch draws)]}
+    self._draws = {length: [] for length in buckets}
+    for i, count in enumerate(_shares(len(sizes), weights)):
+      parts = [
+        np.flatnonzero((language == i) & (bucket == b))
+        for b in range(len(buckets))
+      ]
+      shares = _shares(count, [len(ids) for ids in parts])
+      for length, *draw in zip(buckets, parts, shares, strict=True):
+        self._draws[length].append(draw)
+    self.steps_per_epoch = sum(
+      -(-sum(count for _, count in draws) // batch_size)
+      for draws in self._draws.values()
+    )
+    # Prefetching can span an epoch boundary.
     self._epoch = functools.lru_cache(maxsize=2)(self._shuffle)
 
   def _shuffle(self, epoch):
-    """The batches of an epoch: [(bucket length, ids [B])]."""
-    shuffled = self.seed is not None
+    """Makes the batches of an epoch: [(bucket length, ids [B])]."""
     rng = np.random.default_rng([self.seed or 0, epoch])
+    shuffle = np.asarray if self.seed is None else rng.permutation
     batches = []
-    for length, parts in self._buckets:
-      ids = np.concatenate([_draw(rng, *part) for part in parts])
-      ids = rng.permutation(ids) if shuffled else ids
-      rows = -(-len(ids) // self.batch_size) * self.batch_size
-      padded = np.full(rows, PADDING)
-      padded[: len(ids)] = ids
-      batches += [(length, b) for b in padded.reshape(-1, self.batch_size)]
-    if shuffled:
-      batches = [batches[i] for i in rng.permutation(len(batches))]
-    return batches
+    for length, draws in self._draws.items():
+      ids = shuffle(np.concatenate([_draw(rng, *draw) for draw in draws]))
+      padding = np.full(-len(ids) % self.batch_size, PADDING)
+      rows = np.concatenate([ids, padding]).reshape(-1, self.batch_size)
+      batches += [(length, row) for row in rows]
+    return [batches[i] for i in shuffle(np.arange(len(batches)))]
 
   def batch(self, step):
-    """(bucket length, ids [B]) of batch `step`, counted from 0."""
+    """Returns (bucket length, ids [B]) of batch `step`, counted from 0."""
     epoch, index = divmod(step, self.steps_per_epoch)
     return self._epoch(epoch)[index]
 
 
 def _shares(total, weights):
-  """Whole numbers near `total` times the weights' shares; their sum is it."""
+  """Splits `total` into whole numbers that are nearly proportional."""
   weights = np.asarray(weights, np.float64)
   exact = total * weights / max(weights.sum(), 1e-9)
   counts = np.floor(exact).astype(int)
@@ -111,7 +97,7 @@ def _shares(total, weights):
 
 
 def _draw(rng, ids, count):
-  """`count` of the ids, none more than once oftener than another."""
+  """Draws `count` of the ids; how often two of them come differs by 1."""
   if count == len(ids):
     return ids
   whole, rest = divmod(count, len(ids))
@@ -119,7 +105,7 @@ def _draw(rng, ids, count):
 
 
 def empty(config, size, length):
-  """The arrays of a batch, see `Examples.rows`, in which no row counts."""
+  """Makes the arrays of a batch, see `Examples.rows`; no row counts."""
   model = config.model
   batch = {
     "input_ids": np.zeros((size, length), np.int32),
@@ -128,7 +114,6 @@ def empty(config, size, length):
     "tags": np.zeros((size, length), np.int32),
     "num_words": np.ones(size, np.int32),
     "weight": np.zeros(size, np.float32),
-    "window": np.full(size, PADDING, np.int32),
   }
   if model.multimodal:
     batch["image_id"] = np.full(size, PADDING, np.int32)
@@ -141,17 +126,17 @@ def empty(config, size, length):
 
 
 class Examples:
-  """A split, cut into windows, from which rows of batches are made."""
+  """A split, cut into windows, of which it makes the rows of batches."""
 
   def __init__(self, split, tokenizer, config, *, picture_of=None):
-    """Cuts the sentences of `split` (a builders.Split) into windows.
+    """Cuts the sentences of `split` (a dataset.Split) into windows.
 
     Args:
       split: the sentences and their pictures.
       tokenizer: of the `tokenizers` library.
       config: the experiment's Config, labels filled in.
-      picture_of: index of the example whose picture stands for that of
-        example i, to show what the pictures are worth; None = its own.
+      picture_of: for each sentence the index of the one whose picture it
+        gets, to measure what pictures are worth; None = its own.
     """
     self.split = split
     self.config = config
@@ -160,7 +145,7 @@ class Examples:
     )
     self._tag_ids = {tag: i for i, tag in enumerate(config.tags)}
     self._picture_of = picture_of
-    # By the files, since several ids may lead to one.
+    # By the file, since several names in the data may lead to one.
     ids = {}
     self._image_ids = [
       ids.setdefault(name or i, len(ids))
@@ -173,7 +158,7 @@ class Examples:
     )
 
   def plan(self, *, seed=None):
-    """The batch plan over these windows; with a seed that of training."""
+    """Plans batches of these windows; with a seed, those of training."""
     sentences, data = self.split.sentences, self.config.data
     return Plan(
       sizes=[len(w.pieces) for w in self.windows],
@@ -185,7 +170,7 @@ class Examples:
     )
 
   def rows(self, length, ids, seed=None):
-    """The arrays of a batch: B rows, T = W = `length`.
+    """Makes the arrays of a batch: B rows, T = W = `length`.
 
     Args:
       length: T, pieces, and W, words, that each row is padded to.
@@ -194,12 +179,11 @@ class Examples:
 
     Returns:
       input_ids [B, T] and num_pieces [B]; first_piece and tags [B, W] and
-      num_words [B]; weight [B], 0 for PADDING; window [B], the ids;
-      image_id [B], equal for equal pictures, and has_image [B]; pixels and
-      scene_pixels [B, S, S, 3] uint8 where the model has that encoder.
+      num_words [B]; weight [B], 0 for PADDING; image_id [B], equal for equal
+      pictures, and has_image [B]; pixels and scene_pixels [B, S, S, 3] uint8
+      where the model has that encoder.
     """
     batch = empty(self.config, len(ids), length)
-    batch["window"][:] = ids
     for row, i in enumerate(ids):
       if i != PADDING:
         self._text(batch, row, self.windows[i])
@@ -210,15 +194,14 @@ class Examples:
 
   def _text(self, batch, row, window):
     pieces, words = len(window.pieces), len(window.first_piece)
-    # What is learnt is well-formed; what is scored is the file's tags.
+    # Train on repaired tags; the file's own are what is scored.
     tags, _ = schemes.repair(self.split.sentences[window.sentence].tags)
     batch["input_ids"][row, :pieces] = window.pieces
     batch["num_pieces"][row] = pieces
     batch["first_piece"][row, :words] = window.first_piece
     batch["num_words"][row] = words
     batch["tags"][row, :words] = [
-      # Training has checked the labels; a type that is only in the file that
-      # is evaluated does not enter the prediction.
+      # A type that only an evaluated file has is O: it is not predicted.
       self._tag_ids.get(tag, 0)
       for tag in tags[window.start : window.stop]
     ]
@@ -243,25 +226,6 @@ class Examples:
     batch["image_id"][row] = self._image_ids[sentence]
 
 
-class _Batches:
-  """Batches as the random-access source that grain reads from."""
-
-  def __init__(self, examples, plan, num_steps, process):
-    self._examples, self._plan = examples, plan
-    self._num_steps = num_steps
-    self._index, self._count = process
-
-  def __len__(self):
-    return self._num_steps
-
-  def __getitem__(self, step):
-    length, ids = self._plan.batch(step)
-    share = len(ids) // self._count
-    ids = ids[self._index * share : (self._index + 1) * share]
-    seed = None if self._plan.seed is None else (self._plan.seed, step)
-    return self._examples.rows(length, ids, seed)
-
-
 def load(examples, plan, steps, *, process=(0, 1), workers=None):
   """Iterates over this host's rows of batches `steps`, read ahead by threads.
 
@@ -269,20 +233,21 @@ def load(examples, plan, steps, *, process=(0, 1), workers=None):
     examples: Examples.
     plan: its Plan.
     steps: (first, one past the last) batch.
-    process: (index, count) of this host.
+    process: (index, count) of this host; the count divides the batch size.
     workers: threads; None = `data.workers`.
   """
-  if plan.batch_size % process[1]:
-    raise UserError(
-      f"config: train.batch_size {plan.batch_size} is not a multiple of the"
-      f" {process[1]} processes"
-    )
-  first, last = steps
-  source = _Batches(examples, plan, last, process)
+  index, count = process
+  share = plan.batch_size // count
+
+  def read(step):
+    length, ids = plan.batch(step)
+    seed = None if plan.seed is None else (plan.seed, step)
+    own = ids[index * share : (index + 1) * share]
+    return examples.rows(length, own, seed)
+
   workers = workers or examples.config.data.workers
-  dataset = grain.MapDataset.source(source)[first:last]
-  return iter(
-    dataset.to_iter_dataset(
-      grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * workers)
-    )
+  dataset = grain.MapDataset.range(*steps).map(read)
+  options = grain.ReadOptions(
+    num_threads=workers, prefetch_buffer_size=2 * workers
   )
+  return iter(dataset.to_iter_dataset(options))

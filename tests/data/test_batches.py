@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mner_jax import config as config_lib
-from mner_jax.config import UserError
+from mner_jax.config import replace
 from mner_jax.data import batches, builders, images, wordpiece
+from tests.conftest import TEXT_ONLY
 
 BUCKETS = (8, 16, 32)
 LONG = 60  # words of the sentence that needs several windows
+PICTURES = "abcd"
 
 sizes = st.lists(st.integers(1, BUCKETS[-1]), min_size=1, max_size=60)
 batch_sizes = st.integers(1, 9)
@@ -32,7 +33,6 @@ def block(words, tags, image=""):
 def write_data(folder):
   """50 sentences: shared, missing and broken pictures, orphans, a long one."""
   rng = random.Random(0)
-  pictures = ("a", "b", "c", "d", "missing", "broken", "")
   blocks = [
     block(("Ann", "Lee", "in", "Rome"), ("I-PER", "I-PER", "O", "I-LOC"), "a"),
     block(["Rome"] * LONG, ["B-LOC"] + ["I-LOC"] * (LONG - 1), "b"),
@@ -41,12 +41,13 @@ def write_data(folder):
     count = rng.randint(1, 12)
     words = rng.choices(("Ann", "Lee", "Rome", "saw", "in", "."), k=count)
     tags = rng.choices(("O", "B-PER", "B-LOC"), k=count)
-    blocks.append(block(words, tags, rng.choice(pictures)))
-  (folder / "images").mkdir()
+    name = rng.choice((*PICTURES, "missing", "broken", ""))
+    blocks.append(block(words, tags, name))
   for name in ("train", "valid", "test"):
     (folder / f"{name}.txt").write_text("\n".join(blocks))
+  (folder / "images").mkdir()
   noise = np.random.default_rng(0)
-  for name in "abcd":
+  for name in PICTURES:
     size = noise.integers(20, 40, 2)
     pixels = noise.integers(1, 256, (*size, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
@@ -54,30 +55,42 @@ def write_data(folder):
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
+def config(tmp_path_factory, tiny):
   folder = tmp_path_factory.mktemp("data")
   write_data(folder)
-  return config_lib.Config(
-    data=config_lib.DataConfig(
-      path=str(folder),
-      languages=("en",),
-      labels=("LOC", "PER"),
-      cache_dir=str(tmp_path_factory.mktemp("cache")),
-      buckets=BUCKETS,
-    ),
-    model=config_lib.ModelConfig(
-      vit=config_lib.VitConfig(image_size=8),
-      resnet=config_lib.ResnetConfig(image_size=14),
-    ),
-    train=config_lib.TrainConfig(batch_size=8),
-  )
+  fields = {
+    "data.path": str(folder),
+    "data.languages": ("en",),
+    "data.cache_dir": str(tmp_path_factory.mktemp("cache")),
+    "data.buckets": BUCKETS,
+    "data.workers": 4,
+    "model.vit.image_size": 8,
+    "model.resnet.image_size": 14,
+  }
+  return replace(tiny, fields)
 
 
 @pytest.fixture(scope="module")
-def examples(config):
+def make(config):
+  """Returns a function that makes the Examples, with some things changed."""
   split = builders.load(config.data, splits=("train",))["train"]
   vocabulary = wordpiece.count_vocabulary(split.sentences, 60)
-  return batches.Examples(split, wordpiece.bert_tokenizer(vocabulary), config)
+  tokenizer = wordpiece.bert_tokenizer(vocabulary)
+
+  def make(fields=None, picture_of=None, **changed):
+    return batches.Examples(
+      dataclasses.replace(split, **changed),
+      tokenizer,
+      replace(config, fields or {}),
+      picture_of=picture_of,
+    )
+
+  return make
+
+
+@pytest.fixture(scope="module")
+def examples(make):
+  return make()
 
 
 def epoch_of(plan, epoch=0):
@@ -97,93 +110,83 @@ def assert_equal(batch, other):
     np.testing.assert_array_equal(batch[name], other[name], err_msg=name)
 
 
-def whole_epoch(examples, seed=None):
+def load(examples, seed=None, epochs=1, first=0, **options):
+  """The batches of whole epochs, from `first` on."""
   plan = examples.plan(seed=seed)
-  return list(batches.load(examples, plan, (0, plan.steps_per_epoch)))
+  steps = (first, epochs * plan.steps_per_epoch)
+  return list(batches.load(examples, plan, steps, **options))
 
 
-def rows_of(loaded):
-  """Window -> its row, as a dict of arrays without the batch axis."""
+def rows_of(examples, seed=None, epoch=0):
+  """{window: its row, as a dict of arrays without the batch axis}."""
+  plan = examples.plan(seed=seed)
+  loaded = load(examples, seed, epoch + 1, epoch * plan.steps_per_epoch)
   return {
     int(i): {name: values[row] for name, values in batch.items()}
-    for batch in loaded
-    for row, i in enumerate(batch["window"])
+    for (_, ids), batch in zip(epoch_of(plan, epoch), loaded, strict=True)
+    for row, i in enumerate(ids)
     if i != batches.PADDING
   }
 
 
-@settings(deadline=None)
-@given(sizes, batch_sizes, seeds)
-def test_every_epoch_is_a_permutation(sizes, batch_size, seed):
-  plan = batches.Plan(sizes, BUCKETS, batch_size, seed)
-  for epoch in (0, 1, 7):
-    found = epoch_of(plan, epoch)
-    assert sorted(real_ids(found)) == list(range(len(sizes)))
-    assert all(len(ids) == batch_size for _, ids in found)
-
-
-@settings(deadline=None)
-@given(sizes, batch_sizes, seeds)
-def test_bucket_is_the_smallest_that_holds_its_members(sizes, batch_size, seed):
-  plan = batches.Plan(sizes, BUCKETS, batch_size, seed)
-  for length, ids in epoch_of(plan):
-    for i in ids[ids != batches.PADDING]:
-      assert length == min(b for b in BUCKETS if b >= sizes[i])
-
-
-@settings(deadline=None)
-@given(sizes, batch_sizes, seeds)
-def test_only_the_last_batch_of_a_bucket_is_padded(sizes, batch_size, seed):
-  plan = batches.Plan(sizes, BUCKETS, batch_size, seed)
-  padded = [length for length, ids in epoch_of(plan) if batches.PADDING in ids]
-  assert len(padded) == len(set(padded))
-  assert all((ids >= 0).any() for _, ids in epoch_of(plan))
+def names_of(examples):
+  """{window: the name of its sentence's picture}."""
+  sentences = examples.split.sentences
+  return {
+    i: sentences[w.sentence].image for i, w in enumerate(examples.windows)
+  }
 
 
 @settings(deadline=None)
 @given(sizes, batch_sizes, seeds, st.data())
-def test_a_step_alone_is_the_step_reached_by_iterating(
-  sizes, batch_size, seed, data
-):
+def test_an_epoch_is_a_permutation_in_buckets(sizes, batch_size, seed, data):
   plan = batches.Plan(sizes, BUCKETS, batch_size, seed)
-  steps = 4 * plan.steps_per_epoch
-  iterated = [plan.batch(k) for k in range(steps)]
-  k = data.draw(st.integers(0, steps - 1))
-  length, ids = batches.Plan(sizes, BUCKETS, batch_size, seed).batch(k)
-  assert length == iterated[k][0]
-  np.testing.assert_array_equal(ids, iterated[k][1])
-  np.testing.assert_array_equal(ids, plan.batch(k)[1])
+  for epoch in (0, 1, 7):
+    found = epoch_of(plan, epoch)
+    assert sorted(real_ids(found)) == list(range(len(sizes)))
+    for length, ids in found:
+      assert len(ids) == batch_size and (ids >= 0).any()
+      for i in ids[ids != batches.PADDING]:
+        assert length == min(b for b in BUCKETS if b >= sizes[i])
+    # Only the last batch of a bucket is padded.
+    padded = [length for length, ids in found if batches.PADDING in ids]
+    assert len(padded) == len(set(padded))
+    if seed is None:  # the order is kept
+      for bucket in BUCKETS:
+        ids = real_ids([(bucket, []), *(b for b in found if b[0] == bucket)])
+        assert ids == sorted(ids)
+  # A step alone is the step that iterating comes to.
+  steps = [plan.batch(k) for k in range(4 * plan.steps_per_epoch)]
+  k = data.draw(st.integers(0, len(steps) - 1))
+  for other in (batches.Plan(sizes, BUCKETS, batch_size, seed), plan):
+    length, ids = other.batch(k)
+    assert length == steps[k][0]
+    np.testing.assert_array_equal(ids, steps[k][1])
 
 
 def test_epochs_and_seeds_have_their_own_order():
   sizes = [1 + i % 30 for i in range(200)]
-  plan, other = (batches.Plan(sizes, BUCKETS, 8, seed) for seed in (0, 1))
-  orders = [
-    real_ids(epoch_of(plan, 0)),
-    real_ids(epoch_of(plan, 1)),
-    real_ids(epoch_of(other, 0)),
-    real_ids(epoch_of(other, 1)),
-  ]
-  for first, second in itertools.combinations(orders, 2):
-    assert first != second
-    same = np.mean(np.array(first) == np.array(second))
-    assert same < 0.1
-  # Other windows meet in a batch, and the lengths come mixed.
-  first, second = (
-    {frozenset(ids.tolist()) for _, ids in epoch_of(plan, epoch)}
-    for epoch in (0, 1)
-  )
-  assert not first & second
-  lengths = [length for length, _ in epoch_of(plan)]
+  plans = [batches.Plan(sizes, BUCKETS, 8, seed) for seed in (0, 1)]
+  epochs = [epoch_of(plan, epoch) for plan in plans for epoch in (0, 1)]
+  for first, second in itertools.combinations(epochs, 2):
+    same = np.array(real_ids(first)) == np.array(real_ids(second))
+    assert np.mean(same) < 0.1
+    # Other windows meet in a batch.
+    first, second = (
+      {frozenset(ids.tolist()) for _, ids in x} for x in (first, second)
+    )
+    assert not first & second
+  lengths = [length for length, _ in epochs[0]]
   assert lengths != sorted(lengths)
 
 
 LANGUAGES = ("de", "en", "es", "fr")
-languages = st.sampled_from(LANGUAGES)
 windows = st.lists(
-  st.tuples(st.integers(1, BUCKETS[-1]), languages), min_size=1, max_size=80
+  st.tuples(st.integers(1, BUCKETS[-1]), st.sampled_from(LANGUAGES)),
+  min_size=1,
+  max_size=80,
 )
-temperatures = st.sampled_from([0.01, 0.5, 1.5, 2.0, 5.0, 1e9])
+temperatures = st.sampled_from([0.01, 0.5, 1.0, 1.5, 2.0, 5.0, 1e9])
 
 
 def tempered(windows, temperature, batch_size=4, seed=3):
@@ -194,17 +197,8 @@ def tempered(windows, temperature, batch_size=4, seed=3):
 
 
 @settings(deadline=None)
-@given(windows, batch_sizes, seeds)
-def test_temperature_1_is_as_without(windows, batch_size, seed):
-  plan = tempered(windows, 1.0, batch_size, seed)
-  other = batches.Plan([n for n, _ in windows], BUCKETS, batch_size, seed)
-  for found, expected in zip(epoch_of(plan), epoch_of(other), strict=True):
-    np.testing.assert_array_equal(found[1], expected[1])
-
-
-@settings(deadline=None)
 @given(windows, temperatures)
-def test_temperature_keeps_the_length_of_an_epoch(windows, temperature):
+def test_languages_come_in_their_shares(windows, temperature):
   plan = tempered(windows, temperature)
   for epoch in (0, 1, 5):
     found = epoch_of(plan, epoch)
@@ -212,26 +206,16 @@ def test_temperature_keeps_the_length_of_an_epoch(windows, temperature):
     for length, ids in found:
       for i in ids[ids != batches.PADDING]:
         assert length == min(b for b in BUCKETS if b >= windows[i][0])
-  k = 2 * plan.steps_per_epoch + 1
-  alone = tempered(windows, temperature).batch(k)
-  np.testing.assert_array_equal(alone[1], plan.batch(k)[1])
-
-
-@settings(deadline=None)
-@given(windows, temperatures)
-def test_languages_come_in_their_shares(windows, temperature):
   own = collections.Counter(language for _, language in windows)
   most = max(own.values())
   weight = {x: (n / most) ** (1 / temperature) for x, n in own.items()}
-  counts = collections.Counter(
-    real_ids(epoch_of(tempered(windows, temperature)))
-  )
+  counts = collections.Counter(real_ids(epoch_of(plan)))
   drawn = collections.Counter()
   for i, count in counts.items():
     drawn[windows[i][1]] += count
   for language in own:
     exact = len(windows) * weight[language] / sum(weight.values())
-    # Rounding, and one window at least for who would have none.
+    # Rounding, and one window at least for a language that would have none.
     assert abs(drawn[language] - exact) < 1 + len(own)
     if len(windows) >= 2 * len(LANGUAGES):
       assert drawn[language] > 0
@@ -240,6 +224,8 @@ def test_languages_come_in_their_shares(windows, temperature):
   for i, (size, language) in enumerate(windows):
     groups[language, np.searchsorted(BUCKETS, size)].append(counts[i])
   assert all(max(g) - min(g) <= 1 for g in groups.values())
+  if temperature == 1:
+    assert set(counts.values()) == {1}
 
 
 def test_a_high_temperature_evens_languages_out():
@@ -247,215 +233,10 @@ def test_a_high_temperature_evens_languages_out():
   spoken = ["en"] * 900 + ["de"] * 100
   for temperature, expected in ((2.0, 750), (1e9, 500)):
     plan = tempered(list(zip(sizes, spoken, strict=True)), temperature, 8)
-    epochs = [real_ids(epoch_of(plan, epoch)) for epoch in (0, 1)]
-    assert [sum(i < 900 for i in ids) for ids in epochs] == [expected] * 2
-    # Other windows of the language that is drawn less.
-    assert set(epochs[0]) != set(epochs[1])
-  seen = set()
-  for epoch in range(12):
-    seen |= set(real_ids(epoch_of(plan, epoch)))
-  assert len(seen) > 990
-
-
-@settings(deadline=None)
-@given(sizes, batch_sizes)
-def test_without_a_seed_the_order_is_kept(sizes, batch_size):
-  plan = batches.Plan(sizes, BUCKETS, batch_size)
-  found = epoch_of(plan)
-  for bucket in BUCKETS:
-    ids = real_ids([(bucket, []), *(b for b in found if b[0] == bucket)])
-    assert ids == sorted(ids)
-  for (length, ids), (again, same) in zip(
-    found, epoch_of(plan, 3), strict=True
-  ):
-    assert length == again
-    np.testing.assert_array_equal(ids, same)
-
-
-@pytest.mark.parametrize("seed", [None, 5])
-def test_slices_of_all_processes_make_up_the_batch(examples, seed):
-  whole = whole_epoch(examples, seed)
-  for count in (2, 4, 8):
-    plans = [examples.plan(seed=seed) for _ in range(count)]
-    slices = [
-      batches.load(examples, plan, (0, len(whole)), process=(i, count))
-      for i, plan in enumerate(plans)
-    ]
-    for batch, *parts in zip(whole, *slices, strict=True):
-      joined = {
-        name: np.concatenate([part[name] for part in parts]) for name in batch
-      }
-      assert_equal(joined, batch)
-
-
-@pytest.mark.parametrize("seed", [None, 5])
-def test_starting_in_the_middle_gives_the_same_batches(examples, seed):
-  plan = examples.plan(seed=seed)
-  last = 2 * plan.steps_per_epoch
-  whole = list(batches.load(examples, plan, (0, last)))
-  assert len(whole) == last
-  for first in (1, plan.steps_per_epoch + 1, last - 1, last):
-    rest = batches.load(examples, examples.plan(seed=seed), (first, last))
-    for batch, other in zip(whole[first:], rest, strict=True):
-      assert_equal(batch, other)
-
-
-def test_epochs_have_their_own_random_crops(examples):
-  plan = examples.plan(seed=0)
-  count = plan.steps_per_epoch
-  loaded = list(batches.load(examples, plan, (0, 2 * count)))
-  first, second = rows_of(loaded[:count]), rows_of(loaded[count:])
-  shown = [i for i in first if first[i]["has_image"]]
-  for i in shown:
-    np.testing.assert_array_equal(first[i]["pixels"], second[i]["pixels"])
-  differ = [
-    (first[i]["scene_pixels"] != second[i]["scene_pixels"]).any() for i in shown
-  ]
-  assert np.mean(differ) > 0.9
-
-
-def test_rows_have_their_own_random_crops(examples):
-  names = [s.image for s in examples.split.sentences]
-  differ = []
-  for batch in whole_epoch(examples, seed=0):
-    shown = np.flatnonzero(batch["has_image"])
-    for i, j in itertools.combinations(shown, 2):
-      one, other = (
-        names[examples.windows[batch["window"][row]].sentence] for row in (i, j)
-      )
-      if one == other:
-        crops = batch["scene_pixels"]
-        differ.append((crops[i] != crops[j]).any())
-  assert len(differ) > 10
-  assert np.mean(differ) > 0.9
-
-
-def test_batch_size_must_be_shared_evenly(examples):
-  with pytest.raises(UserError, match="batch_size 8 .* 3 processes"):
-    batches.load(examples, examples.plan(), (0, 1), process=(0, 3))
-
-
-@pytest.mark.parametrize("seed", [None, 5])
-def test_every_window_comes_once_and_padding_weighs_nothing(examples, seed):
-  loaded = whole_epoch(examples, seed)
-  windows = np.concatenate([b["window"] for b in loaded])
-  weight = np.concatenate([b["weight"] for b in loaded])
-  assert (windows == batches.PADDING).any()
-  np.testing.assert_array_equal(weight, windows != batches.PADDING)
-  real = sorted(windows[windows != batches.PADDING])
-  assert real == list(range(len(examples.windows)))
-  for batch in loaded:
-    padding = batch["window"] == batches.PADDING
-    assert not batch["has_image"][padding].any()
-    assert not batch["pixels"][padding].any()
-
-
-def test_shapes_and_bounds(examples):
-  for batch in whole_epoch(examples, seed=0):
-    length = batch["input_ids"].shape[1]
-    assert length in BUCKETS
-    for name in ("input_ids", "first_piece", "tags"):
-      assert batch[name].shape == (8, length)
-    assert batch["pixels"].shape == (8, 8, 8, 3)
-    assert batch["scene_pixels"].shape == (8, 14, 14, 3)
-    assert (batch["num_pieces"] <= length).all()
-    assert (1 <= batch["num_words"]).all()
-    assert (batch["num_words"] <= batch["num_pieces"]).all()
-    assert (batch["first_piece"] < length).all()
-    assert batch["tags"].max() < len(examples.config.tags)
-
-
-def test_rows_hold_their_window(examples):
-  for i, row in rows_of(whole_epoch(examples)).items():
-    window = examples.windows[i]
-    count, words = row["num_pieces"], row["num_words"]
-    np.testing.assert_array_equal(row["input_ids"][:count], window.pieces)
-    assert not row["input_ids"][count:].any()
-    np.testing.assert_array_equal(
-      row["first_piece"][:words], window.first_piece
-    )
-
-
-def test_tags_are_those_of_the_sentence_but_repaired(examples, config):
-  found = {}
-  rows = rows_of(whole_epoch(examples))
-  for i, window in enumerate(examples.windows):
-    tags = [config.tags[t] for t in rows[i]["tags"]]
-    found.setdefault(window.sentence, []).extend(tags[: rows[i]["num_words"]])
-  expected = [list(s.tags) for s in examples.split.sentences]
-  assert expected[0] == ["I-PER", "I-PER", "O", "I-LOC"]
-  expected[0] = ["B-PER", "I-PER", "O", "B-LOC"]
-  assert [found[i] for i in range(len(expected))] == expected
-  # An entity that goes on in the next window does not begin there again.
-  assert sum(w.sentence == 1 for w in examples.windows) > 1
-  assert found[1] == ["B-LOC"] + ["I-LOC"] * (LONG - 1)
-
-
-def test_pictures_are_shown_where_they_are(examples, config):
-  names = [s.image for s in examples.split.sentences]
-  folder = f"{config.data.path}/images"
-  expected = {}
-  for name in "abcd":
-    picture = Image.open(f"{folder}/{name}.png")
-    expected[name] = (
-      images.vit_pixels(picture, 8, "clip"),
-      images.scene_pixels(picture, 14),
-    )
-  shown = set()
-  for i, row in rows_of(whole_epoch(examples)).items():
-    name = names[examples.windows[i].sentence]
-    shown.add(name)
-    assert row["has_image"] == (name in expected)
-    pixels, scene = expected.get(name, (0, 0))
-    np.testing.assert_array_equal(row["pixels"] - pixels, 0)
-    np.testing.assert_array_equal(row["scene_pixels"] - scene, 0)
-  assert shown == {*"abcd", "missing", "broken", ""}
-
-
-def test_image_ids_tell_pictures_apart(examples):
-  rows = rows_of(whole_epoch(examples))
-  names = {
-    i: examples.split.sentences[examples.windows[i].sentence].image
-    for i in rows
-  }
-  for i, j in itertools.combinations(rows, 2):
-    if rows[i]["has_image"] and rows[j]["has_image"]:
-      equal = rows[i]["image_id"] == rows[j]["image_id"]
-      assert equal == (names[i] == names[j])
-    elif rows[i]["has_image"] or rows[j]["has_image"]:
-      assert rows[i]["image_id"] != rows[j]["image_id"]
-
-
-def test_ids_of_one_file_are_one_image_id(examples, config):
-  names = [n.replace("b.png", "a.png") for n in examples.split.image_names]
-  split = dataclasses.replace(examples.split, image_names=names)
-  rows = rows_of(
-    whole_epoch(batches.Examples(split, examples_tokenizer(examples), config))
-  )
-  found = collections.defaultdict(set)
-  for i, row in rows.items():
-    if row["has_image"]:
-      found[names[examples.windows[i].sentence]].add(int(row["image_id"]))
-  assert found.keys() == {"a.png", "c.png", "d.png"}
-  assert all(len(ids) == 1 for ids in found.values())
-  assert len(set().union(*found.values())) == 3
-
-
-def test_a_temperature_is_for_training_only(examples, config, change):
-  sentences = [
-    dataclasses.replace(s, language="de" if i % 8 else "en")
-    for i, s in enumerate(examples.split.sentences)
-  ]
-  warm = batches.Examples(
-    dataclasses.replace(examples.split, sentences=sentences),
-    examples_tokenizer(examples),
-    change(config, data__language_temperature=9.0),
-  )
-  everything = list(range(len(warm.windows)))
-  assert sorted(real_ids(epoch_of(warm.plan()))) == everything
-  drawn = real_ids(epoch_of(warm.plan(seed=0)))
-  assert len(drawn) == len(everything)
-  assert sorted(drawn) != everything
+    epochs = [real_ids(epoch_of(plan, epoch)) for epoch in range(12)]
+    assert {sum(i < 900 for i in ids) for ids in epochs} == {expected}
+  # Other windows of the language that is drawn less.
+  assert len(set().union(*epochs)) > 990
 
 
 def test_rare_lengths_and_languages_are_not_left_out():
@@ -469,74 +250,164 @@ def test_rare_lengths_and_languages_are_not_left_out():
     assert 699 in drawn
 
 
-def test_picture_of_shows_the_picture_of_another(examples, config):
-  count = len(examples.split.sentences)
-  names = [s.image for s in examples.split.sentences]
-  other = np.roll(np.arange(count), 7)
-  swapped = batches.Examples(
-    examples.split, examples_tokenizer(examples), config, picture_of=other
-  )
-  rows, own = rows_of(whole_epoch(swapped)), rows_of(whole_epoch(examples))
+def test_a_temperature_is_for_training_only(make, examples):
+  sentences = [
+    dataclasses.replace(s, language="de" if i % 8 else "en")
+    for i, s in enumerate(examples.split.sentences)
+  ]
+  warm = make({"data.language_temperature": 9.0}, sentences=sentences)
+  everything = list(range(len(warm.windows)))
+  assert sorted(real_ids(epoch_of(warm.plan()))) == everything
+  drawn = real_ids(epoch_of(warm.plan(seed=0)))
+  assert len(drawn) == len(everything)
+  assert sorted(drawn) != everything
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_any_process_and_any_start_give_the_same_batches(examples, seed):
+  whole = load(examples, seed, epochs=2)
+  for count in (2, 8):
+    slices = [load(examples, seed, 2, process=(i, count)) for i in range(count)]
+    for batch, *parts in zip(whole, *slices, strict=True):
+      joined = {
+        name: np.concatenate([part[name] for part in parts]) for name in batch
+      }
+      assert_equal(joined, batch)
+  for first in (1, len(whole) // 2 + 1, len(whole)):
+    rest = load(examples, seed, 2, first)
+    for batch, other in zip(whole[first:], rest, strict=True):
+      assert_equal(batch, other)
+
+
+def test_crops_are_random_in_epochs_and_rows(examples):
+  first, second = (rows_of(examples, 0, epoch) for epoch in (0, 1))
+  shown = [i for i in first if first[i]["has_image"]]
+  assert all((first[i]["pixels"] == second[i]["pixels"]).all() for i in shown)
+  names = names_of(examples)
+  pairs = [(first[i], second[i]) for i in shown]
+  pairs += [
+    (first[i], first[j])
+    for i, j in itertools.combinations(shown, 2)
+    if names[i] == names[j]
+  ]
+  assert len(pairs) > len(shown) + 10
+  differ = [(a["scene_pixels"] != b["scene_pixels"]).any() for a, b in pairs]
+  assert np.mean(differ) > 0.9
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_rows_hold_their_window_and_padding_weighs_nothing(examples, seed):
+  plan, seen = examples.plan(seed=seed), []
+  for (length, ids), batch in zip(
+    epoch_of(plan), load(examples, seed), strict=True
+  ):
+    for name in ("input_ids", "first_piece", "tags"):
+      assert batch[name].shape == (8, length)
+    assert batch["pixels"].shape == (8, 8, 8, 3)
+    assert batch["scene_pixels"].shape == (8, 14, 14, 3)
+    np.testing.assert_array_equal(batch["weight"], ids != batches.PADDING)
+    for row, i in enumerate(ids):
+      row = {name: values[row] for name, values in batch.items()}
+      count, words = row["num_pieces"], row["num_words"]
+      assert 1 <= words <= count <= length and row["first_piece"].max() < length
+      if i == batches.PADDING:
+        assert not row["has_image"] and not row["pixels"].any()
+        continue
+      seen.append(i)
+      window = examples.windows[i]
+      assert row["input_ids"][:count].tolist() == window.pieces.tolist()
+      assert not row["input_ids"][count:].any()
+      assert row["first_piece"][:words].tolist() == window.first_piece.tolist()
+  assert sorted(seen) == list(range(len(examples.windows)))
+
+
+def test_tags_are_those_of_the_sentence_but_repaired(examples, config):
+  found = {}
+  rows = rows_of(examples)
+  for i, window in enumerate(examples.windows):
+    tags = [config.tags[t] for t in rows[i]["tags"]]
+    found.setdefault(window.sentence, []).extend(tags[: rows[i]["num_words"]])
+  expected = [list(s.tags) for s in examples.split.sentences]
+  assert expected[0] == ["I-PER", "I-PER", "O", "I-LOC"]
+  expected[0] = ["B-PER", "I-PER", "O", "B-LOC"]
+  assert [found[i] for i in range(len(expected))] == expected
+  # An entity that goes on in the next window does not begin there again.
+  assert sum(w.sentence == 1 for w in examples.windows) > 1
+  assert found[1] == ["B-LOC"] + ["I-LOC"] * (LONG - 1)
+
+
+def test_pictures_are_shown_where_they_are(examples, config):
+  expected = {}
+  for name in PICTURES:
+    picture = Image.open(f"{config.data.path}/images/{name}.png")
+    vit = images.vit_pixels(picture, 8, "clip")
+    expected[name] = (vit, images.scene_pixels(picture, 14))
+  names = names_of(examples)
+  for i, row in rows_of(examples).items():
+    assert row["has_image"] == (names[i] in expected)
+    pixels, scene = expected.get(names[i], (0, 0))
+    np.testing.assert_array_equal(row["pixels"] - pixels, 0)
+    np.testing.assert_array_equal(row["scene_pixels"] - scene, 0)
+  assert set(names.values()) == {*PICTURES, "missing", "broken", ""}
+
+
+def test_image_ids_are_equal_for_one_file(make, examples):
+  names = [n.replace("b.png", "a.png") for n in examples.split.image_names]
+  for images_of in (examples, make(image_names=names)):
+    found = collections.defaultdict(set)
+    for i, row in rows_of(images_of).items():
+      sentence = images_of.windows[i].sentence
+      file = images_of.split.image_names[sentence]
+      found[file if row["has_image"] else ""].add(int(row["image_id"]))
+    assert all(len(ids) == 1 for ids in found.values())
+    assert len(set().union(*found.values())) == len(found)
+  assert found.keys() == {"a.png", "c.png", "d.png", ""}
+
+
+def test_picture_of_shows_the_picture_of_another(make, examples):
+  other = np.roll(np.arange(len(examples.split.sentences)), 7)
+  rows, own = rows_of(make(picture_of=other)), rows_of(examples)
   by_sentence = {w.sentence: own[i] for i, w in enumerate(examples.windows)}
   for i, row in rows.items():
     donor = by_sentence[other[examples.windows[i].sentence]]
     for name in ("has_image", "image_id", "pixels", "scene_pixels"):
       np.testing.assert_array_equal(row[name], donor[name])
     np.testing.assert_array_equal(row["input_ids"], own[i]["input_ids"])
-  assert len({names[i] for i in other}) > 4
 
 
-def examples_tokenizer(examples):
-  vocabulary = wordpiece.count_vocabulary(examples.split.sentences, 60)
-  return wordpiece.bert_tokenizer(vocabulary)
-
-
-def test_a_text_model_reads_no_pictures(examples, config):
-  model = dataclasses.replace(
-    config.model,
-    vit=config_lib.VitConfig(enabled=False),
-    resnet=config_lib.ResnetConfig(enabled=False),
-  )
-  text_only = batches.Examples(
-    examples.split,
-    examples_tokenizer(examples),
-    dataclasses.replace(config, model=model),
-  )
-  whole = whole_epoch(examples)
-  for batch, with_pictures in zip(whole_epoch(text_only), whole, strict=True):
-    pictures = {"pixels", "scene_pixels", "has_image", "image_id"}
-    assert with_pictures.keys() - batch.keys() == pictures
-    assert_equal(batch, {name: with_pictures[name] for name in batch})
+def test_a_text_model_reads_no_pictures(make, examples):
+  pictures = {"pixels", "scene_pixels", "has_image", "image_id"}
+  for batch, whole in zip(load(make(TEXT_ONLY)), load(examples), strict=True):
+    assert whole.keys() - batch.keys() == pictures
+    assert_equal(batch, {name: whole[name] for name in batch})
 
 
 LOAD_A_BATCH = """
 import sys
-import mner_jax.data.batches, mner_jax.data.builders
 from jax._src import xla_bridge
-from mner_jax import config as config_lib
+from mner_jax.config import Config, replace
 from mner_jax.data import batches, builders, wordpiece
 
-data = config_lib.DataConfig(
-  path=sys.argv[1], cache_dir=sys.argv[2], languages=("en",),
-  labels=("LOC", "PER"),
-)
-vit = config_lib.VitConfig(image_size=224)
-config = config_lib.Config(data=data, model=config_lib.ModelConfig(vit=vit))
-split = builders.load(data, splits=("train",))["train"]
-tokenizer = wordpiece.bert_tokenizer(
-  wordpiece.count_vocabulary(split.sentences, 60)
-)
+fields = {
+  "data.path": sys.argv[1], "data.cache_dir": sys.argv[2],
+  "data.languages": ("en",), "data.labels": ("LOC", "PER"),
+  "model.vit.image_size": 224,
+}
+config = replace(Config(), fields)
+split = builders.load(config.data, splits=("train",))["train"]
+vocabulary = wordpiece.count_vocabulary(split.sentences, 60)
+tokenizer = wordpiece.bert_tokenizer(vocabulary)
 examples = batches.Examples(split, tokenizer, config)
 plan = examples.plan(seed=0)
-loaded = list(batches.load(examples, plan, (0, plan.steps_per_epoch)))
+loaded = batches.load(examples, plan, (0, plan.steps_per_epoch))
 assert any(batch["has_image"].any() for batch in loaded)
 assert not xla_bridge.backends_are_initialized()
 assert not xla_bridge._backends
 """
 
 
-def test_loading_initialises_no_jax_backend(config, tmp_path):
+def test_loading_initialises_no_jax_backend(config):
+  cache = config.data.cache_dir
   subprocess.run(
-    [sys.executable, "-c", LOAD_A_BATCH, config.data.path, str(tmp_path)],
-    check=True,
+    [sys.executable, "-c", LOAD_A_BATCH, config.data.path, cache], check=True
   )

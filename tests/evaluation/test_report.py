@@ -275,7 +275,7 @@ def test_attention_is_that_of_the_formulas(evaluated, change, released):
   for step in range(plan.steps_per_epoch):
     batch = examples.rows(*plan.batch(step))
     pieces, tokens = (np.asarray(x, np.float64) for x in encode(batch))
-    for row, window in enumerate(batch["window"]):
+    for row, window in enumerate(plan.batch(step)[1]):
       if window == batches.PADDING:
         continue
       window = examples.windows[window]
