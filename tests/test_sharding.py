@@ -176,7 +176,7 @@ def test_maf_swaps_the_same_pictures_on_any_mesh(tiny, change, random_batch):
 def full_size(**fields):
   """The authors' sizes and four entity types, with fields changed."""
   fields["data.labels"] = ("LOC", "MISC", "ORG", "PER")
-  return pretrained.resolve(replace(Config(), fields))
+  return pretrained.fill_sizes(replace(Config(), fields))
 
 
 @pytest.mark.parametrize("name", ["umt", "maf"])

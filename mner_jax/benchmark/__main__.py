@@ -35,7 +35,7 @@ import mner_jax
 from mner_jax import cli
 from mner_jax.benchmark import aot, crf, input, train
 from mner_jax.config import UserError, replace
-from mner_jax.pretrained import resolve
+from mner_jax.pretrained import fill_sizes
 
 _CONFIGS = pathlib.Path(mner_jax.__file__).parent / "configs"
 
@@ -86,7 +86,7 @@ def _config(config, num_types=None):
   if num_types is not None:
     labels = tuple(f"T{i}" for i in range(num_types))
   fields = {f"model.{name}.weights": "" for name in ("text", "vit", "resnet")}
-  return resolve(replace(config, fields | {"data.labels": labels}))
+  return fill_sizes(replace(config, fields | {"data.labels": labels}))
 
 
 def _run(args):

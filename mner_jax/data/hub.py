@@ -1,4 +1,4 @@
-"""Folders in the Hub's layout: where they are, and the arrays in them."""
+"""Folders of published weights in the Hub's layout, and the arrays in them."""
 
 import functools
 import json
@@ -13,98 +13,84 @@ from mner_jax.config import UserError
 
 
 def folder(weights):
-  """The local folder of published weights, from the Hub where it is a name."""
+  """Returns the local folder of weights; downloads what is a Hub name."""
   path = epath.Path(weights).expanduser()
   if path.is_dir():
     return path
   if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", weights):
     raise UserError(f"weights: {weights} is neither a folder nor a Hub name")
-
-  def download(*patterns):
-    return epath.Path(
-      huggingface_hub.snapshot_download(weights, allow_patterns=patterns)
-    )
-
+  download = functools.partial(huggingface_hub.snapshot_download, weights)
+  texts = ["*.json", "*.txt"]
   try:
-    path = download("*.json", "*.txt", "*.safetensors")
+    path = epath.Path(download(allow_patterns=[*texts, "*.safetensors"]))
     if not any(path.glob("*.safetensors")):
-      path = download("*.json", "*.txt", "*.bin", "*.pth")
+      path = epath.Path(download(allow_patterns=[*texts, "*.bin", "*.pth"]))
     return path
   except Exception as error:  # of the network, the Hub or the cache
-    reason = str(error).strip().splitlines() or [type(error).__name__]
     raise UserError(
-      f"weights: {weights} is no folder, and the Hub did not give it"
-      f" ({reason[0]})"
+      f"weights: {weights} is not a folder, and the Hub did not provide it"
+      f" ({_first_line(error)})"
     ) from None
 
 
 def read_json(path):
-  """The content of a JSON file."""
+  """Returns the content of a JSON file."""
   try:
     return json.loads(path.read_text())
-  except FileNotFoundError:
-    raise UserError(f"{path}: not found") from None
   except ValueError as error:
     raise UserError(f"{path}: not valid JSON ({error})") from None
 
 
-class _Arrays(dict):
-  """name -> function that reads the array; reads on access."""
-
-  def __getitem__(self, name):
-    return super().__getitem__(name)(name)
-
-
 def open_arrays(path):
-  """{name: array} of a folder: of safetensors files, else of PyTorch files."""
-  files = [path / "model.safetensors"]
-  if not files[0].exists():  # sharded, or named by someone else
-    files = sorted(path.glob("*.safetensors"))
-  arrays = _Arrays()
-  for file in files:
-    try:
-      with safetensors.safe_open(file, "numpy") as opened:
-        arrays |= dict.fromkeys(opened.keys(), functools.partial(_read, file))
-    except Exception as error:  # the library has an error type of its own
-      raise UserError(f"{file}: cannot be read ({error})") from None
-  if not files:
-    files = sorted(path.glob("*.bin")) or sorted(path.glob("*.pth"))
-    for file in files:
-      tensors = _load_pytorch(file)
-      arrays.update((n, lambda n, t=tensors: _numpy(t[n])) for n in tensors)
+  """Opens the safetensors files of a folder, or else its PyTorch files.
+
+  Returns:
+    {name: function that reads the array}.
+  """
+  whole = path / "model.safetensors"
+  # Sharded weights have other names.
+  files = [whole] if whole.exists() else sorted(path.glob("*.safetensors"))
+  files = files or sorted(path.glob("*.bin")) or sorted(path.glob("*.pth"))
   if not files:
     raise UserError(f"{path}: no *.safetensors, *.bin or *.pth file in it")
+  arrays = {}
+  for file in files:
+    safe = file.suffix == ".safetensors"
+    try:
+      arrays |= _open_safetensors(file) if safe else _open_pytorch(file)
+    except ImportError:
+      raise UserError(
+        f"{file}: reading it needs torch >= 2.6; install it, or use a"
+        " safetensors file"
+      ) from None
+    except Exception as error:  # each library has error types of its own
+      raise UserError(
+        f"{file}: cannot be read ({_first_line(error)})"
+      ) from None
   return arrays
 
 
-def _read(file, name):
-  # Opened anew for each array: what was read of a mapped file stays in memory
-  # until it is closed.
+def _open_safetensors(file):
+  def read(name):
+    # Reopened for each array: pages of a mapped file stay in memory until it
+    # is closed.
+    with safetensors.safe_open(file, "numpy") as opened:
+      return opened.get_tensor(name)
+
   with safetensors.safe_open(file, "numpy") as opened:
-    return opened.get_tensor(name)
+    return {name: functools.partial(read, name) for name in opened.keys()}
 
 
-def _load_pytorch(file):
-  """{name: tensor} of a PyTorch file, without executing its pickle."""
-  try:
-    import torch
+def _open_pytorch(file):
+  """Opens a PyTorch file without executing its pickle."""
+  import torch
 
-    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
-      raise ImportError  # weights_only could be got around before
-  except ImportError:
-    raise UserError(
-      f"{file}: reading it needs torch >= 2.6; install it, or use a"
-      " safetensors file"
-    ) from None
-  try:
-    return torch.load(
-      file, map_location="cpu", weights_only=True,
-      mmap=zipfile.is_zipfile(file),
-    )  # fmt: skip
-  except Exception as error:  # of the unpickler, the archive, the file system
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    raise UserError(f"{file}: cannot be read ({reason[0]})") from None
+  if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
+    raise ImportError  # weights_only could be circumvented before
+  mmap = zipfile.is_zipfile(file)  # files of old versions are no archives
+  tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+  return {name: lambda x=x: x.float().numpy() for name, x in tensors.items()}
 
 
-def _numpy(tensor):
-  return tensor.float().numpy()
+def _first_line(error):
+  return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -48,9 +48,8 @@ def prepare(config, workdir):
       )
     )
   fingerprint = dataset.fingerprint([splits["train"], splits["valid"]])
-  config = settle(
-    pretrained.resolve(config), labels, fingerprint, tokenizer.get_vocab_size()
-  )
+  config = pretrained.fill_sizes(config)
+  config = settle(config, labels, fingerprint, tokenizer.get_vocab_size())
   checkpoint.claim_workdir(workdir, config)
   if not known and jax.process_index() == 0:
     wordpiece.save(tokenizer, folder)

@@ -54,7 +54,7 @@ def size(tree):
 
 def test_full_size_model_has_the_published_parameter_counts():
   labels = ("LOC", "MISC", "ORG", "PER")
-  config = pretrained.resolve(replace(Config(), {"data.labels": labels}))
+  config = pretrained.fill_sizes(replace(Config(), {"data.labels": labels}))
   batch = batches.empty(config, 2, 32)
   model = MultimodalNER(config)
   params = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
