@@ -17,17 +17,17 @@ from mner_jax.data import hub
 
 ENCODERS = ("text", "vit", "resnet")  # parts of the model with weights
 
-# Published names are first changed by these (regex, value), ...
+# Published names are rewritten by these (regex, value) first, ...
 RENAMED = (
   (r"^encoder\.layers?\.(\d+)\.", r"layer_\1/"),
   (r"^layer(\d)\.(\d+)\.", r"stage\1_block\2/"),
   (r"LayerNorm\.gamma$", "LayerNorm.weight"),  # in files of 2019
   (r"LayerNorm\.beta$", "LayerNorm.bias"),
 )
-# ... then the part after the / is a module, or an array that belongs to none:
-# {ours: regex of theirs}. The first that matches counts.
+# ... then what follows the / is looked up here: {our module: regex of theirs},
+# also for arrays that belong to no module. The first match counts.
 MODULES = {
-  # BERT's, Google's ViT's, CLIP's
+  # Names of BERT, of Google's ViT and of CLIP's
   "class_embedding": r"embeddings\.(cls_token|class_embedding)",
   "patch_embedding": r"embeddings\.patch_embedding(s\.projection)?",
   "position_embedding": r"embeddings\.position_embedding(s$|\.weight)",
@@ -142,7 +142,7 @@ def _sizes(name, path):
 
 
 def _first_position(c):
-  """RoBERTa counts positions from the one after its padding index."""
+  """The first used position: RoBERTa's is the one after its padding index."""
   return c["pad_token_id"] + 1 if "roberta" in c["model_type"] else 0
 
 
@@ -169,15 +169,10 @@ def load(config, params):
   Returns:
     {"text" | "vit" | "resnet": parameters}, only those with weights.
   """
-  weights = {
-    name: getattr(config.model, name).weights
-    for name in ENCODERS
-    if name in params
-  }
   return {
-    name: load_encoder(hub.folder(path), params[name])
-    for name, path in weights.items()
-    if path
+    name: load_encoder(hub.folder(weights), params[name])
+    for name in ENCODERS
+    if name in params and (weights := getattr(config.model, name).weights)
   }
 
 
@@ -197,7 +192,7 @@ def load_encoder(path, params):
   names = {_translate(name.removeprefix(prefix)): name for name in arrays}
   want = traverse_util.flatten_dict(params, sep="/")
   loaded, missing, wrong, used = {}, [], [], set()
-  # The largest first: it passes through the host while the least is there.
+  # The largest first, while the host holds the least.
   for target, x in sorted(want.items(), key=lambda item: -item[1].size):
     sources = [names.get(source) for source in _sources(target)]
     used.update(sources)
@@ -213,7 +208,7 @@ def load_encoder(path, params):
       if len(value) == c["vocab_size"] < x.shape[0]:
         value = np.pad(value, ((0, x.shape[0] - len(value)), (0, 0)))
     if value.shape != x.shape:
-      wrong.append(f"{target} is {x.shape}, there {value.shape}")
+      wrong.append(f"{target} is {x.shape}, in the file {value.shape}")
       continue
     value = value.astype(np.float32, copy=False)
     loaded[target] = jax.make_array_from_callback(
@@ -237,7 +232,7 @@ def load_encoder(path, params):
 
 
 def _translate(name):
-  """Our module/weight (or bias, ...) of a published array; None if unknown."""
+  """Returns our module/weight (or bias, ...) of a published array, or None."""
   for regex, ours in RENAMED:
     name = re.sub(regex, ours, name)
   block, slash, name = name.rpartition("/")
@@ -250,7 +245,7 @@ def _translate(name):
 
 
 def _sources(target):
-  """The published arrays of ours, named as by `_translate`."""
+  """Lists the published arrays that ours needs, named as by `_translate`."""
   module, _, leaf = target.rpartition("/")
   if re.search(r"bn\d?$", module):
     return [f"{module}/{published}" for published in _BATCHNORM]
@@ -260,7 +255,7 @@ def _sources(target):
 
 
 def _convert(target, x, bias=None, mean=None, var=None):
-  """Our array of the published ones of `_sources`."""
+  """Makes our array of the published ones that `_sources` lists."""
   if var is not None:  # a batch norm, folded
     scale = x / np.sqrt(var.astype(np.float64) + _BATCHNORM_EPS)
     return scale if target.endswith("/scale") else bias - mean * scale
@@ -272,11 +267,11 @@ def _convert(target, x, bias=None, mean=None, var=None):
 
 
 def resize_positions(table, num_tokens):
-  """Positions [1 + n n, D] of n x n patches -> [num_tokens, D], 1 + m m.
+  """Resizes positions [1 + n n, D] of n x n patches to [1 + m m, D].
 
-  The class token's stays; the grid goes through separable cubic convolution
-  (a = -0.75, pixel centres, edges repeated, no antialiasing), as
-  `interpolate_pos_encoding` of transformers does it.
+  1 + m m is `num_tokens`. The class token's position is kept; the grid is
+  resized by separable cubic convolution (a = -0.75, pixel centres, edges
+  repeated, no antialiasing), like `interpolate_pos_encoding` of transformers.
   """
   n, m = math.isqrt(len(table) - 1), math.isqrt(num_tokens - 1)
   squares = (1 + n * n, 1 + m * m) == (len(table), num_tokens)
@@ -287,11 +282,9 @@ def resize_positions(table, num_tokens):
   d, a = np.abs(centres[:, None] - near), -0.75
   inner = (a + 2) * d**3 - (a + 3) * d**2 + 1
   outer = a * (d**3 - 5 * d**2 + 8 * d - 4)
-  weights = np.zeros((m, n))
-  edge = np.clip(near, 0, n - 1)
-  np.add.at(
-    weights, (np.arange(m)[:, None], edge), np.where(d <= 1, inner, outer)
-  )
+  kernel = np.where(d <= 1, inner, outer)
+  edge = np.eye(n)[np.clip(near, 0, n - 1)]  # [m, 4, n]
+  weights = np.einsum("mk,mkn->mn", kernel, edge)
   grid = table[1:].reshape(n, n, -1)
   grid = np.einsum("yi,xj,ijd->yxd", weights, weights, grid, optimize=True)
   return np.concatenate([table[:1], grid.reshape(m * m, -1)])

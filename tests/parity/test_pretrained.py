@@ -250,7 +250,7 @@ def test_other_weights_are_refused_with_both_sides(tmp_path, bert):
   said = str(error.value)
   assert "lacks: pooler/kernel" in said and "encoder.extra.weight" in said
   assert "encoder.layer.0.output.LayerNorm." in said
-  assert "embeddings_norm/scale is (32,), there (5,)" in said
+  assert "embeddings_norm/scale is (32,), in the file (5,)" in said
   file.write_bytes(file.read_bytes()[:5000])
   with pytest.raises(UserError, match="model.safetensors: cannot be read"):
     load_bert()
