@@ -72,27 +72,21 @@ def test_transparency_is_white(mode):
   np.testing.assert_allclose(decode(image, "PNG"), expected, atol=1.01)
 
 
-BLUE_RED = [0, 0, 255, 255, 0, 0]
+BLUE_RED, BLACK_RED = (0, 0, 255, *RED), (*BLACK, *RED)
+# The transparent colour of a palette, its alpha, that of an RGB picture.
+FIRST, HALF, KEY = (
+  {"transparency": value} for value in (0, bytes([128, 255]), (1, 2, 3))
+)
 
 
 @pytest.mark.parametrize(
   ("image", "form", "options", "expected"),
   [
     (pair("RGB", (1, 2, 3), RED), "PNG", {}, [(1, 2, 3), RED]),
-    (pair("P", 0, 1, BLUE_RED), "PNG", {"transparency": 0}, [WHITE, RED]),
-    (pair("P", 0, 1, BLUE_RED), "GIF", {"transparency": 0}, [WHITE, RED]),
-    (
-      pair("P", 0, 1, [0, 0, 0, 255, 0, 0]),
-      "PNG",
-      {"transparency": bytes([128, 255])},
-      [(127, 127, 127), RED],
-    ),
-    (
-      pair("RGB", (1, 2, 3), RED),
-      "PNG",
-      {"transparency": (1, 2, 3)},
-      [WHITE, RED],
-    ),
+    (pair("P", 0, 1, BLUE_RED), "PNG", FIRST, [WHITE, RED]),
+    (pair("P", 0, 1, BLUE_RED), "GIF", FIRST, [WHITE, RED]),
+    (pair("P", 0, 1, BLACK_RED), "PNG", HALF, [(127,) * 3, RED]),
+    (pair("RGB", (1, 2, 3), RED), "PNG", KEY, [WHITE, RED]),
     (pair("L", 128, 128), "PNG", {}, [(128,) * 3] * 2),
     (pair("L", 128, 128), "JPEG", {}, [(128,) * 3] * 2),
     (pair("1", 0, 1), "PNG", {}, [BLACK, WHITE]),

@@ -20,6 +20,8 @@ from tests.parity.test_pretrained import MODULES, layers  # noqa: E402
 
 BASE, LARGE = layers(12, 768, 12), layers(24, 1024, 16)
 BERT = {"model_type": "bert", "type_vocab_size": 2, "pad_token_id": 0}
+MBERT = BERT | BASE | {"vocab_size": 119_547}
+MINILM = BERT | layers(6, 384, 12) | {"vocab_size": 30_522}
 ROBERTA = {
   "layer_norm_eps": 1e-5,
   "max_position_embeddings": 514,
@@ -36,14 +38,8 @@ RESNET_HEAD = 2048 * 1000 + 1000
 # Values of config.json, and the parameters of transformers' model; of the
 # last five, timm's and torchvision's without their heads.
 PUBLISHED = {
-  "bert-base-multilingual-cased": (
-    BERT | BASE | {"vocab_size": 119_547},
-    177_853_440,
-  ),
-  "all-MiniLM-L6-v2": (
-    BERT | layers(6, 384, 12) | {"vocab_size": 30_522},
-    22_713_216,
-  ),
+  "bert-base-multilingual-cased": (MBERT, 177_853_440),
+  "all-MiniLM-L6-v2": (MINILM, 22_713_216),
   "roberta-base": (ROBERTA_BASE, 124_645_632),
   "xlm-roberta-base": (XLM | BASE, 278_043_648),
   "xlm-roberta-large": (XLM | LARGE, 559_890_432),
