@@ -118,6 +118,16 @@ def make_train_step(config, tx, mesh=None):
   return train_step
 
 
+def jit_train_step(config, tx, mesh, state_sharding):
+  """The jitted train step on a mesh; the state it is given is donated."""
+  return jax.jit(
+    make_train_step(config, tx, mesh),
+    in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
+    out_shardings=(state_sharding, sharding.replicated(mesh)),
+    donate_argnums=0,
+  )
+
+
 def accumulate(gradient, batch, key, parts):
   """The mean of `gradient` over the parts of a batch, one after the other.
 
