@@ -13,7 +13,7 @@ import time
 import jax
 import tqdm
 
-from mner_jax import files
+from mner_jax import checkpoint
 from mner_jax.config import UserError
 from mner_jax.data import dataset
 from mner_jax.training import finite
@@ -57,7 +57,7 @@ class Log:
       path = workdir / f"{name}.jsonl"
       # Whole or not at all: no line may be lost to a kill.
       kept = _kept(path, first_step, scored)
-      self._files[name] = files.Lines(path, "".join(text for _, text in kept))
+      self._files[name] = Lines(path, "".join(text for _, text in kept))
     self._bar = tqdm.tqdm(
       total=total_steps, initial=first_step, unit="step", dynamic_ncols=True,
       disable=not sys.stderr.isatty(),
@@ -188,8 +188,33 @@ class Log:
     self.flush()
     if self._main:
       self._bar.close()
-      for file in self._files.values():
-        file.close()
+      self._sync()
+
+
+class Lines:
+  """A text file that grows line by line; no line is lost to a kill.
+
+  A local file has a line once `add` is done. A bucket store cannot append: it
+  has them once `sync` is done, which writes the file whole.
+  """
+
+  def __init__(self, path, text):
+    """Writes the file anew with `text`, the lines that it begins with."""
+    self._path, self._text = path, text
+    checkpoint.write(path, text)
+
+  def add(self, line):
+    """Appends a line, without its end; raises OSError."""
+    if checkpoint.in_bucket(self._path):
+      self._text += line + "\n"
+    else:
+      with self._path.open("a") as file:
+        file.write(line + "\n")
+
+  def sync(self):
+    """Stores all lines where they outlast this process."""
+    if checkpoint.in_bucket(self._path):
+      checkpoint.write(self._path, self._text)
 
 
 def read(path):

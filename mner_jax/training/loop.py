@@ -12,7 +12,7 @@ import sys
 import jax
 from etils import epath
 
-from mner_jax import checkpoint, files, pretrained, sharding
+from mner_jax import checkpoint, pretrained, sharding
 from mner_jax.config import UserError, replace
 from mner_jax.data import batches, builders, dataset, hub, wordpiece
 from mner_jax.evaluation import evaluate as evaluation
@@ -94,13 +94,13 @@ def train(config, workdir, stop_at=None):
   workdir = epath.Path(workdir)
   with contextlib.ExitStack() as stack:
     if jax.process_index() == 0:
-      stack.enter_context(files.lock(workdir))
+      stack.enter_context(checkpoint.lock(workdir))
     stop = stack.enter_context(stopping.StopSignal(config.train.log_every))
-    config, last_step, total_steps = _run(config, workdir, stop_at, stop)
+    config, last_step, total_steps = _run(config, workdir, stop_at, stop, stack)
   return config if last_step == total_steps else None
 
 
-def _run(config, workdir, stop_at, stop):
+def _run(config, workdir, stop_at, stop, stack):
   """See `train`; returns (resolved config, last step, total steps)."""
   # Mesh and data.
   mesh = sharding.make_mesh(config.mesh)
@@ -150,6 +150,8 @@ def _run(config, workdir, stop_at, stop):
     else:
       known = pretrained.load(config, placed.params)
     state = stepping.init_around(init, known, state_sharding, seed_key)
+  saver = checkpoint.Saver(workdir)
+  stack.callback(saver.close)
   last_step = total_steps if stop_at is None else min(stop_at, total_steps)
   log = Log(workdir, config, examples, plan, (first_step, total_steps), scored)
   log.start(examples, abstract.params)
@@ -182,10 +184,12 @@ def _run(config, workdir, stop_at, stop):
         except stopping.Stopped:
           stopped = True
     stopped = stopped or stop.agreed(step)
+    if step % config.train.log_every == 0:
+      saver.seal(wait=False)
     ending = stopped or step >= last_step
     if new and (due or ending or step % checkpoint_every == 0):
       with log.pause():
-        checkpoint.save(workdir, step, state, f1)
+        saver.save(step, state, f1)
     if ending:
       break
     with log.waiting():
@@ -193,6 +197,7 @@ def _run(config, workdir, stop_at, stop):
     state, metrics = train_step(state, sharding.put_batch(batch, mesh))
     # The device works on this step while the one before is written.
     log.step(step + 1, metrics)
+  saver.seal()
   log.close()
   if stopped:
     print(f"stopped at step {step}; the same command goes on")

@@ -1,21 +1,32 @@
 """Runs that are killed, stopped or starved end with the bytes of one that ran.
 
-MNER_KILLS=20 kills the run twenty times instead of five.
+Most are run in this process, on its first device; those that are killed, and
+several processes of one run, are processes of their own.
 """
 
+import contextlib
+import functools
+import inspect
+import io
 import json
 import os
 import random
+import resource
+import runpy
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
-from mner_jax import checkpoint, files
+from mner_jax import checkpoint, sharding
+from mner_jax.data import batches
 from mner_jax.training.stopping import EXIT_STOPPED
 from tests.conftest import TEXT_ONLY
 from tests.training.test_loop import (
@@ -27,49 +38,96 @@ from tests.training.test_loop import (
   write_corpus,
 )
 
-KILLS = int(os.environ.get("MNER_KILLS", "5"))
-TOTAL = 60 * max(1, KILLS // 5)  # steps, five an epoch
-# One program to compile, and a save at every other step.
+# One program to compile, and a save at every fourth step.
 SMALL = TEXT_ONLY | {
   "data.buckets": (24,),
-  "train.epochs": TOTAL // 5,
-  "train.checkpoint_every": 2,
+  "train.batch_size": 8,
+  "train.epochs": 8,
+  "train.checkpoint_every": 4,
 }
-
-
+TOTAL = 24  # steps, three an epoch
 AND_TRAIN = """
 import runpy
 runpy.run_path("train.py", run_name="__main__")
 """
 
-
-# How the lines begin that say what is trained, and how a run is getting on.
+# How the lines begin that describe the data and the progress of a run.
 START = ("{'tra", "train: ", "valid: ", "test: ", "step ", "build")
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-  """Returns a function (workdir, *arguments) -> a train.py that runs."""
+def config(tmp_path_factory):
   folder = tmp_path_factory.mktemp("survival")
   write_corpus(folder / "data")
-  config = write_config(folder / "small.py", experiment(folder, SMALL))
-  variables = {
-    **environment(),
-    # A run that is started again must not spend its time compiling.
-    "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  return write_config(folder / "small.py", experiment(folder, SMALL))
+
+
+@pytest.fixture(scope="module")
+def compiling(config):
+  """What makes this process and others compile the same, and only once."""
+  settings = {
+    "jax_compilation_cache_dir": str(config.parent / "compiled"),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_default_matmul_precision": "highest",
   }
+  before = {name: getattr(jax.config, name) for name in settings}
+  for values in (settings, before):
+    for name, value in values.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    if values is settings:
+      yield settings
+
+
+@pytest.fixture(scope="module")
+def train(config, compiling):
+  """Returns a function (workdir, *arguments) -> (exit code, out, err)."""
+  make_mesh = sharding.make_mesh
+
+  def train(workdir, *arguments):
+    out, err = io.StringIO(), io.StringIO()
+    argv = ["train.py", f"--config={config}", f"--workdir={workdir}"]
+    with (
+      pytest.MonkeyPatch.context() as patch,
+      contextlib.redirect_stdout(out),
+      contextlib.redirect_stderr(err),
+    ):
+      first = jax.devices()[:1]
+      patch.setattr(sharding, "make_mesh", lambda mesh: make_mesh(mesh, first))
+      patch.setattr(sys, "argv", [*argv, *arguments])
+      try:
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        code = 0
+      except SystemExit as left:
+        code = left.code
+    return code, out.getvalue(), err.getvalue()
+
+  return train
+
+
+@pytest.fixture(scope="module")
+def start(config, compiling):
+  """Returns a function (workdir, *arguments) -> a process of train.py."""
+  variables = environment()
+  variables |= {name.upper(): str(value) for name, value in compiling.items()}
 
   def start(workdir, *arguments, before="", **more):
     """`before`: Python that is executed before train.py."""
     return subprocess.Popen(
       [
-        sys.executable, "-c", before + AND_TRAIN, f"--config={config}",
-        f"--workdir={workdir}", *arguments,
+        sys.executable,
+        "-c",
+        before + AND_TRAIN,
+        f"--config={config}",
+        f"--workdir={workdir}",
+        *arguments,
       ],
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-      env={**variables, **more}, cwd=ROOT,
-    )  # fmt: skip
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      env={**variables, **more},
+      cwd=ROOT,
+    )
 
   return start
 
@@ -81,18 +139,22 @@ def finish(process):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(start, tmp_path_factory):
-  """(workdir, seconds until the first save and to the end) of a whole run."""
-  first = tmp_path_factory.mktemp("first") / "run"
-  finish(start(first))  # fills the compilation cache
-  workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-  begin = time.monotonic()
-  process = start(workdir)
-  while not (workdir / "checkpoints" / "2").exists():
-    time.sleep(0.01)
-  saved = time.monotonic() - begin
-  finish(process)
-  return workdir, saved, time.monotonic() - begin
+def undisturbed(train, tmp_path_factory):
+  """Returns a function (epochs) -> the workdir of a whole run."""
+
+  @functools.cache
+  def run(epochs=8):
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    code, _, err = train(workdir, f"--config.train.epochs={epochs}")
+    assert code == 0, err
+    return workdir
+
+  return run
+
+
+def steps(workdir):
+  names = [p.name for p in (workdir / "checkpoints").glob("*")]
+  return sorted(int(name) for name in names if name.isdecimal())
 
 
 def error_line(err):
@@ -102,303 +164,371 @@ def error_line(err):
   return lines[0]
 
 
+def lines(workdir):
+  text = (workdir / "metrics.jsonl").read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
 def assert_same(workdir, wanted):
   for name in ("config.json", "metrics.jsonl", "test_metrics.json"):
     assert (workdir / name).read_bytes() == (wanted / name).read_bytes(), name
   for got, want in zip(arrays(workdir), arrays(wanted), strict=True):
     assert got.tobytes() == want.tobytes()
   assert not list((workdir / "checkpoints").glob("*tmp*"))
+  assert not (workdir / "checkpoints" / "saving.json").exists()
 
 
-def test_killed_at_random_moments(start, undisturbed, tmp_path, capsys):
-  """SIGKILL, by the clock: while starting, stepping, evaluating, saving."""
-  wanted, saved, whole = undisturbed
+@pytest.mark.parametrize(
+  "kills, epochs", [(1, 8), pytest.param(20, 80, marks=pytest.mark.slow)]
+)
+def test_killed_at_random_moments(
+  start, undisturbed, tmp_path, capsys, kills, epochs
+):
+  """SIGKILL while starting, or up to half a second after some save began."""
   workdir, rng = tmp_path / "run", random.Random(os.environ.get("MNER_SEED", 6))
-  reached = []
-  for _ in range(KILLS):
-    process = start(workdir)
-    # Mostly after its first save, and not too many of them at the end.
-    time.sleep(rng.uniform(0.9 * saved, saved + (whole - saved) / KILLS))
+  command = functools.partial(start, workdir, f"--config.train.epochs={epochs}")
+  wanted = undisturbed(epochs)
+  reached = [0]
+  for kill in range(kills):
+    process = command()
+    if kill % 5 == 4:
+      time.sleep(rng.uniform(0, 10))
+    else:
+      while max(steps(workdir), default=0) <= reached[-1]:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+      time.sleep(rng.uniform(0, 0.5))
     process.kill()
     process.communicate()
-    steps = (workdir / "checkpoints").glob("[0-9]*[0-9]")
-    reached.append(max((int(p.name) for p in steps), default=0))
-  _, err = finish(start(workdir))
+    reached.append(max(steps(workdir), default=0))
+  _, err = finish(command())
   with capsys.disabled():
-    print(f" killed after steps {reached}", end="")
+    print(f" killed after steps {reached[1:]}", end="")
   assert_same(workdir, wanted)
   assert "damaged" not in err
   assert not (workdir / "checkpoints_damaged").exists()
 
 
-# What calls which function when the signal comes: {moment: (module, name, call)}
+# What calls which function when the signal comes: (module, name, call, signal).
 MOMENTS = {
-  "compiling": ("mner_jax.training.step", "losses", 1),
-  "stepping": ("mner_jax.sharding", "put_batch", 3),
-  "evaluating": ("mner_jax.evaluation.evaluate.Evaluator", "emissions", 1),
-  "saving": ("mner_jax.integrity", "write_manifest", 2),
-  "scoring test": ("mner_jax.evaluation.evaluate", "evaluate", 1),
+  "compiling": ("mner_jax.training.step", "losses", 1, signal.SIGTERM),
+  "stepping": ("mner_jax.sharding", "put_batch", 3, signal.SIGINT),
+  "evaluating": (
+    "mner_jax.evaluation.evaluate.Evaluator",
+    "emissions",
+    1,
+    signal.SIGTERM,
+  ),
+  "saving": ("mner_jax.checkpoint.manifest", "hashes", 2, signal.SIGTERM),
+  "sealing": ("mner_jax.checkpoint.manifest", "save", 3, signal.SIGINT),
+  "scoring test": (
+    "mner_jax.evaluation.evaluate",
+    "evaluate",
+    1,
+    signal.SIGTERM,
+  ),
 }
-SIGNALLED = """
-import os, pkgutil, signal
-owner = pkgutil.resolve_name({module!r})
-function, calls = getattr(owner, {name!r}), []
-
-def signalled(*args, **kwargs):
-  calls.append(1)
-  if len(calls) == {call}:
-    os.kill(os.getpid(), signal.SIGTERM)
-  return function(*args, **kwargs)
-
-setattr(owner, {name!r}, signalled)
-"""
 
 
-def test_stopped_at_each_kind_of_moment(start, undisturbed, tmp_path):
-  """SIGTERM while compiling, stepping, ... : saved, exit code 75, same end."""
-  wanted, _, _ = undisturbed
+def signalled(patch, module, name, call, number):
+  """Sends this process a signal at the given call of a function."""
+  import os
+  import pkgutil
+
+  owner = pkgutil.resolve_name(module)
+  function, calls = getattr(owner, name), []
+
+  def wrapped(*args, **kwargs):
+    calls.append(1)
+    if len(calls) == call:
+      os.kill(os.getpid(), number)
+    return function(*args, **kwargs)
+
+  patch.setattr(owner, name, wrapped)
+
+
+def test_stopped_at_each_kind_of_moment(train, undisturbed, tmp_path):
+  """SIGTERM or Ctrl-C: saved, exit code 75, and the same end later."""
   workdir = tmp_path / "run"
-  for moment, (module, name, call) in MOMENTS.items():
-    before = SIGNALLED.format(module=module, name=name, call=call)
-    process = start(workdir, before=before)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == EXIT_STOPPED, (moment, out, err)
-    steps = (workdir / "checkpoints").glob("[0-9]*")
-    last = max(int(p.name) for p in steps)
+  for moment, sent in MOMENTS.items():
+    with pytest.MonkeyPatch.context() as patch:
+      signalled(patch, *sent)
+      code, out, err = train(workdir)
+    assert code == EXIT_STOPPED, (moment, out, err)
+    last = steps(workdir)[-1]
+    assert not (workdir / "checkpoints" / "saving.json").exists()
+    assert lines(workdir)[-1]["step"] == last
     if moment == "scoring test":
       assert last == TOTAL
     else:
       assert f"stopped at step {last};" in out, moment
     if moment == "evaluating":
       # Saved without a score; it is evaluated again.
-      assert last == 8
-      manifest = workdir / "checkpoints" / str(last) / "manifest.json"
-      assert json.loads(manifest.read_text())["f1"] is None
-  finish(start(workdir))
-  assert_same(workdir, wanted)
+      assert last == 8 and checkpoint.score(workdir, last) is None
+  code, _, err = train(workdir)
+  assert code == 0, err
+  assert_same(workdir, undisturbed())
 
 
 def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
-  start, undisturbed, tmp_path
+  train, undisturbed, tmp_path, monkeypatch
 ):
   """The limit on the size of files stands for a disk that fills up."""
-  wanted, _, _ = undisturbed
   workdir = tmp_path / "run"
-  finish(start(workdir, "--stop_at=4"))
-  before = """
-import resource, signal
-from mner_jax import checkpoint
-save = checkpoint.save
+  assert train(workdir, "--stop_at=4")[0] == 0
+  save = checkpoint.Saver.save
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-def full(*args):
-  # Too little for the arrays of a step, enough for a line of the logs.
-  signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-  save(*args)
+  def full(*args):
+    # Too little for the arrays of a step, enough for a line of the logs.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    save(*args)
 
-checkpoint.save = full
-"""
-  process = start(workdir, before=before)
-  _, err = process.communicate(timeout=300)
-  assert process.returncode == 2, err
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint.Saver, "save", full)
+    try:
+      code, _, err = train(workdir)
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  assert code == 2, err
   assert error_line(err).endswith(
-    "checkpoints/6: cannot be saved (File too large); what was saved before is"
+    "checkpoints/8: cannot be saved (File too large); what was saved before is"
     " untouched, the same command goes on from there"
   )
-  _, err = finish(start(workdir))
-  assert "going on after step 4" in err
-  assert_same(workdir, wanted)
+  code, _, err = train(workdir)
+  assert code == 0 and "going on after step 4" in err
+  assert_same(workdir, undisturbed())
 
 
-def test_no_place_to_write_is_one_line(start):
-  process = start("/proc/nowhere/run")
-  _, err = process.communicate(timeout=300)
-  assert process.returncode == 2
-  assert len(err.splitlines()) == 1 and "cannot be written" in err
+def test_no_place_to_write_is_one_line(train):
+  code, _, err = train("/proc/nowhere/run")
+  assert code == 2 and len(err.splitlines()) == 1 and "/proc/nowhere" in err
 
 
-def test_two_runs_in_one_workdir(start, tmp_path):
-  workdir = tmp_path / "run"
-  workdir.mkdir()
-  with files.lock(workdir):
-    process = start(workdir)
-    _, err = process.communicate(timeout=300)
-  assert process.returncode == 2
+def test_two_runs_in_one_workdir(train, tmp_path):
+  with checkpoint.lock(tmp_path / "run"):
+    code, _, err = train(tmp_path / "run")
+  assert code == 2
   assert len(err.splitlines()) == 1 and "another process trains" in err
 
 
-POISONED = """
-import numpy
-from mner_jax.data import batches
-rows = batches.Examples.rows
-
-def poisoned(self, length, ids, seed=None):
-  batch = rows(self, length, ids, seed)
-  if seed is not None and seed[1] in (5, 20):
-    batch["weight"][:] = numpy.nan
-  return batch
-
-batches.Examples.rows = poisoned
-"""
-
-
-def test_batches_that_are_not_finite(start, tmp_path):
+def test_batches_that_are_not_finite(train, tmp_path, monkeypatch):
   """Batches 5 and 20 are: stopped at, left out, one too many, both."""
+  rows = batches.Examples.rows
+
+  def poisoned(self, length, ids, seed=None):
+    batch = rows(self, length, ids, seed)
+    if seed is not None and seed[1] in (5, 20):
+      batch["weight"][:] = np.nan
+    return batch
+
+  monkeypatch.setattr(batches.Examples, "rows", poisoned)
   workdir = tmp_path / "run"
   second = "step 21: crf is not finite (1 left out before)"
   # The third time it goes on after the one that was left out.
   for count, expected in [(0, "step 6: crf"), (1, second), (1, second)]:
-    process = start(
-      workdir, f"--config.train.skip_nonfinite={count}", before=POISONED
-    )
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 2, err
-    said = error_line(err)
-    assert expected in said and "train.txt:" in said and "windows [" in said
-    steps = (workdir / "checkpoints").glob("[0-9]*")
-    assert max(int(p.name) for p in steps) == (20 if count else 4)
-  finish(start(workdir, "--config.train.skip_nonfinite=2", before=POISONED))
-  text = (workdir / "metrics.jsonl").read_text()
-  lines = [json.loads(line) for line in text.splitlines()]
-  bad = [line for line in lines if "skipped" in line]
+    code, _, err = train(workdir, f"--config.train.skip_nonfinite={count}")
+    assert code == 2, err
+    line = error_line(err)
+    assert expected in line and "train.txt:" in line and "windows [" in line
+    # What was being saved meanwhile is there.
+    assert steps(workdir)[-1] == (20 if count else 4)
+  code, _, err = train(workdir, "--config.train.skip_nonfinite=2")
+  assert code == 0, err
+  found = lines(workdir)
+  bad = [line for line in found if "skipped" in line]
   assert bad == [{"step": s, "skipped": "crf"} for s in (6, 21)]
-  steps = [line["step"] for line in lines if "valid_f1" not in line]
-  assert steps == list(range(1, TOTAL + 1))
+  logged = [line["step"] for line in found if "valid_f1" not in line]
+  assert logged == list(range(1, TOTAL + 1))
 
 
-BUCKET = """
-import fsspec
-from fsspec.implementations.dirfs import DirFileSystem
-from orbax.checkpoint._src.path import gcs_utils
+def test_a_data_folder_that_goes_away_is_one_line(train, tmp_path, monkeypatch):
+  """What is open is read to the end; the test split is not found any more."""
+  write_corpus(tmp_path / "data")
+  put = sharding.put_batch
 
-class Bucket(DirFileSystem):
-  # gs:// in a local folder, without what a bucket store cannot do: append.
-  protocol = ("gs", "gcs")
+  def gone(*args):
+    shutil.rmtree(tmp_path / "data", ignore_errors=True)
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    return put(*args)
 
-  def __init__(self, **_):
-    super().__init__({root!r}, fsspec.filesystem("file", auto_mkdir=True))
-
-  @classmethod
-  def _strip_protocol(cls, path):
-    return str(path).removeprefix("gs://").rstrip("/")
-
-  def _join(self, path):
-    return super()._join(
-      self._strip_protocol(path) if isinstance(path, str) else path
-    )
-
-  def open(self, path, mode="rb", **options):
-    if "a" in mode:
-      raise NotImplementedError("append")
-    return super().open(path, mode=mode, **options)
-
-  def listdir(self, path, detail=True, **options):
-    return self.ls(path, detail=detail)
-
-fsspec.register_implementation("gcs", Bucket, clobber=True)
-fsspec.register_implementation("gs", Bucket, clobber=True)
-# The arrays are written by tensorstore, not by fsspec.
-gcs_utils.get_kvstore_for_gcs = lambda path: {{
-  "driver": "file", "path": {root!r} + "/" + path.removeprefix("gs://")
-}}
-"""
+  monkeypatch.setattr(sharding, "put_batch", gone)
+  code, _, err = train(
+    tmp_path / "run",
+    f"--config.data.path={tmp_path / 'data'}",
+    f"--config.data.cache_dir={tmp_path / 'cache'}",
+  )
+  assert code == 2, err
+  expected = f"data.path: {tmp_path / 'data'} is not a folder"
+  assert expected in error_line(err)
+  assert checkpoint.latest_step(tmp_path / "run") == TOTAL
 
 
+def bucket(patch, root):
+  """Makes gs:// a local folder, without what a bucket store has not: append."""
+  import importlib
+
+  import fsspec
+  from fsspec.implementations.dirfs import DirFileSystem
+  from orbax.checkpoint._src.path import gcs_utils
+
+  class Bucket(DirFileSystem):
+    protocol = ("gs", "gcs")
+
+    def __init__(self, **_):
+      local = fsspec.filesystem("file", auto_mkdir=True)
+      super().__init__(root, local, skip_instance_cache=True)
+
+    @classmethod
+    def _strip_protocol(cls, path):
+      return str(path).removeprefix("gs://").rstrip("/")
+
+    def _join(self, path):
+      if isinstance(path, str):
+        path = self._strip_protocol(path)
+      return super()._join(path)
+
+    def open(self, path, mode="rb", **options):
+      if "a" in mode:
+        raise NotImplementedError("append")
+      return super().open(path, mode=mode, **options)
+
+    def listdir(self, path, detail=True, **options):
+      return self.ls(path, detail=detail)
+
+  def store(path):
+    path = path.removeprefix("gs://")
+    return {"driver": "file", "path": f"{root}/{path}"}
+
+  registry = importlib.import_module("fsspec.registry")
+  for name in Bucket.protocol:
+    patch.setitem(registry._registry, name, Bucket)
+  # The arrays are written by tensorstore, not by fsspec.
+  patch.setattr(gcs_utils, "get_kvstore_for_gcs", store)
+
+
+def test_a_run_in_a_bucket(train, undisturbed, tmp_path, monkeypatch):
+  """Stopped and started again, it leaves what a local one does."""
+  bucket(monkeypatch, str(tmp_path))
+  code, _, err = train("gs://bucket/run", "--stop_at=10")
+  assert code == 0, err
+  code, _, err = train("gs://bucket/run")
+  assert code == 0 and "going on after step 10" in err
+  assert_same(tmp_path / "bucket/run", undisturbed())
+
+
+def here(function, *arguments):
+  """Python that a process of its own executes: function(patch, *arguments)."""
+  call = f"{function.__name__}(pytest.MonkeyPatch(), *{arguments!r})"
+  return f"import pytest\n\n{inspect.getsource(function)}\n{call}\n"
+
+
+@pytest.mark.slow
 def test_a_workdir_in_a_bucket(start, undisturbed, tmp_path):
-  """Killed after a save and started again, it holds what a local one does."""
-  wanted, _, _ = undisturbed
-  before = BUCKET.format(root=str(tmp_path))
+  """Killed after a save and started again, it leaves what a local one does."""
+  before = here(bucket, str(tmp_path))
   process = start("gs://bucket/run", before=before)
-  while not (tmp_path / "bucket/run/checkpoints/14/manifest.json").exists():
+  while not (tmp_path / "bucket/run/checkpoints/12/manifest.json").exists():
     assert process.poll() is None, process.communicate()
     time.sleep(0.01)
   process.kill()
   process.communicate()
   _, err = finish(start("gs://bucket/run", before=before))
   assert "going on after step" in err
-  assert_same(tmp_path / "bucket/run", wanted)
+  assert_same(tmp_path / "bucket/run", undisturbed())
 
 
 def pair(start, workdir, *arguments, before=("", "")):
   """Two processes of one run, two devices each: [(exit code, out, err)]."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
+    address = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
+  common = [address, "--num_processes=2", *arguments]
   processes = [
     start(
-      workdir, f"--coordinator=127.0.0.1:{port}", "--num_processes=2",
-      f"--process_id={i}", *arguments, before=code, JAX_NUM_CPU_DEVICES="2",
+      workdir,
+      f"--process_id={i}",
+      *common,
+      before=code,
+      JAX_NUM_CPU_DEVICES="2",
     )
     for i, code in enumerate(before)
-  ]  # fmt: skip
+  ]
   said = [process.communicate(timeout=300) for process in processes]
   return [(p.returncode, *x) for p, x in zip(processes, said, strict=True)]
 
 
 def losses(workdir):
-  text = (workdir / "metrics.jsonl").read_text()
-  lines = [json.loads(line) for line in text.splitlines()]
-  return {x["step"]: x["loss"] for x in lines if "loss" in x}
+  return {x["step"]: x["loss"] for x in lines(workdir) if "loss" in x}
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_with_one_and_stop_together(
   start, undisturbed, tmp_path
 ):
   """One device -> 2 x 2 devices; SIGTERM to one of the two: both save."""
-  finish(start(tmp_path / "run", "--stop_at=10"))
-  shutil.copytree(tmp_path / "run", tmp_path / "stopped")
-  arguments = ("--stop_at=30", "--config.train.log_every=3")
-  for code, _, err in pair(start, tmp_path / "run", *arguments):
+  workdir, stopped = tmp_path / "run", tmp_path / "stopped"
+  finish(start(workdir, "--stop_at=10"))
+  shutil.copytree(workdir, stopped)
+  arguments = ("--stop_at=20", "--config.train.log_every=3")
+  for code, _, err in pair(start, workdir, *arguments):
     assert code == 0, err
-  got, want = losses(tmp_path / "run"), losses(undisturbed[0])
-  assert max(got) == 30
+  got, want = losses(workdir), losses(undisturbed())
+  assert max(got) == 20
   for step, loss in got.items():
     # What differs by rounding grows: only the first losses are compared.
     if step <= 15:
       assert loss == pytest.approx(want[step], rel=1e-5), step
-  signalled = SIGNALLED.format(module="mner_jax.sharding", name="put_batch",
-                               call=4)  # fmt: skip
-  workdir = tmp_path / "stopped"
-  ends = pair(start, workdir, *arguments, before=("", signalled))
+  sent = here(signalled, "mner_jax.sharding", "put_batch", 4, 15)
+  ends = pair(start, stopped, *arguments, before=("", sent))
   assert [code for code, _, _ in ends] == [EXIT_STOPPED] * 2, ends
   # It came in step 14; they agree at every third.
   assert all("stopped at step 15;" in out for _, out, _ in ends), ends
-  assert (workdir / "checkpoints" / "15").is_dir()
-  for code, _, err in pair(start, workdir, *arguments):
+  assert steps(stopped)[-1] == 15
+  for code, _, err in pair(start, stopped, *arguments):
     assert code == 0, err
   name = "metrics.jsonl"
-  assert (workdir / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
-  for x, y in zip(arrays(workdir), arrays(tmp_path / "run"), strict=True):
+  assert (stopped / name).read_bytes() == (workdir / name).read_bytes()
+  for x, y in zip(arrays(stopped), arrays(workdir), strict=True):
     assert x.tobytes() == y.tobytes()
 
 
-RESTORED = """
-import jax
-import numpy as np
-from mner_jax import checkpoint
-restore = checkpoint.restore
+def restored(patch, path):
+  """Saves the parameters that a run goes on with."""
+  import jax
+  import numpy as np
 
-def seen(*args):
-  state = restore(*args)
-  np.savez({path!r}, *map(np.asarray, jax.tree.leaves(state.params)))
-  return state
+  from mner_jax import checkpoint
 
-checkpoint.restore = seen
-"""
+  restore = checkpoint.restore
+
+  def seen(*args):
+    state = restore(*args)
+    np.savez(path, *map(np.asarray, jax.tree.leaves(state.params)))
+    return state
+
+  patch.setattr(checkpoint, "restore", seen)
 
 
+@pytest.mark.slow
 def test_two_processes_take_over_from_eight_devices(start, tmp_path):
-  """(8, 1, 1) -> 2 x 2 devices: the parameters are equal, the losses too."""
+  """(8, 1, 1) -> 2 x 2 devices: the parameters are equal, the losses too.
+
+  One of the files is damaged, and only the second process hashes it: both
+  go back to the same step.
+  """
   workdir, alone = tmp_path / "run", tmp_path / "alone"
-  size = "--config.train.batch_size=8"
-  finish(start(workdir, size, "--stop_at=4", JAX_NUM_CPU_DEVICES="8"))
+  finish(start(workdir, "--stop_at=8", JAX_NUM_CPU_DEVICES="8"))
+  step = workdir / "checkpoints" / "8"
+  name = sorted(checkpoint.manifest.load(step)[0]["files"])[1]
+  (step / name).write_bytes((step / name).read_bytes() + b"x")
   shutil.copytree(workdir, alone)
   paths = [str(tmp_path / f"{name}.npz") for name in ("0", "1", "alone")]
-  codes = [RESTORED.format(path=path) for path in paths]
-  finish(start(alone, size, "--stop_at=7", before=codes[2]))
-  for code, _, err in pair(start, workdir, size, "--stop_at=7",
-                           before=codes[:2]):  # fmt: skip
-    assert code == 0, err
+  codes = [here(restored, path) for path in paths]
+  finish(start(alone, "--stop_at=7", before=codes[2]))
+  ends = pair(start, workdir, "--stop_at=7", before=codes[:2])
+  assert [code for code, _, _ in ends] == [0, 0], ends
+  assert f"8: damaged: {name} has changed" in ends[0][2]
   first, second, want = (np.load(path) for path in paths)
   assert want.files
   for name in want.files:
@@ -408,29 +538,3 @@ def test_two_processes_take_over_from_eight_devices(start, tmp_path):
   assert max(got) == max(want) == 7
   for step in (5, 6, 7):
     assert got[step] == pytest.approx(want[step], rel=1e-5), step
-
-
-def test_a_data_folder_that_goes_away_is_one_line(start, tmp_path):
-  """What is open is read to the end; the test split is not found any more."""
-  write_corpus(tmp_path / "data")
-  before = f"""
-import shutil
-from mner_jax import sharding
-put = sharding.put_batch
-
-def gone(*args):
-  shutil.rmtree({str(tmp_path / "data")!r}, ignore_errors=True)
-  shutil.rmtree({str(tmp_path / "cache")!r}, ignore_errors=True)
-  return put(*args)
-
-sharding.put_batch = gone
-"""
-  process = start(
-    tmp_path / "run", f"--config.data.path={tmp_path / 'data'}",
-    f"--config.data.cache_dir={tmp_path / 'cache'}", before=before,
-  )  # fmt: skip
-  _, err = process.communicate(timeout=300)
-  assert process.returncode == 2, err
-  said = error_line(err)
-  assert f"data.path: {tmp_path / 'data'} is not a folder" in said
-  assert checkpoint.latest_step(tmp_path / "run") == TOTAL

@@ -1,0 +1,333 @@
+"""Checkpoints of a run: saved in the background, verified, restored.
+
+Checkpoint k is the state after k updates, in `checkpoints/k`. Two kinds are
+kept: the latest two, from which a run goes on, and the best on dev, which is
+scored and used. Orbax writes the arrays; `manifest` decides whether a step may
+be used. A damaged one is moved to `checkpoints_damaged/k`.
+"""
+
+import concurrent.futures
+import contextlib
+import fcntl
+import json
+import re
+import sys
+
+import jax
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from mner_jax import cli
+from mner_jax import config as config_lib
+from mner_jax.checkpoint import manifest
+from mner_jax.checkpoint.manifest import gather, write
+from mner_jax.config import UserError
+
+_KEPT = 2  # latest steps: if one is damaged, there is another
+_BUSY = "saving.json"  # lists the steps that are being written or removed
+_WAS_BEST = "; it was the best on dev, now the best of the others is"
+_FAILED = (
+  "cannot be saved (%s); what was saved before is untouched, the same command"
+  " goes on from there"
+)
+
+
+class Saver:
+  """Saves the checkpoints of a run in the background, one at a time.
+
+  All processes call the same methods in the same order. A step counts once it
+  is sealed: if killed before, the run goes on from the step before.
+  """
+
+  def __init__(self, workdir):
+    """Reads config.json and tokenizer.json, which must be those of the run."""
+    self._folder = _folder(workdir)
+    self._origin = manifest.origin(workdir)
+    self._pool = concurrent.futures.ThreadPoolExecutor(1)
+    self._pending = None
+
+  def save(self, step, state, f1=None):
+    """Starts to save a TrainState, with its dev F1 if that was measured.
+
+    The state's buffers may be donated as soon as this returns. Raises a
+    UserError if the save before has failed or this one cannot start.
+    """
+    self.seal()
+    path = self._folder / str(step)
+    dropped = []
+    if jax.process_index() == 0:
+      dropped = _dropped(self._folder, step, f1)
+      # If killed after this point, these steps may be incomplete: see _clear.
+      write(self._folder / _BUSY, json.dumps([step, *dropped]))
+    with _explained(path, _FAILED):
+      saved = ocp.save_checkpointables_async(path, _parts(state))
+
+    def hashes():
+      saved.result()
+      return manifest.hashes(path)
+
+    entry = {"step": step, "f1": f1, **self._origin}
+    self._pending = path, entry, dropped, self._pool.submit(hashes)
+
+  def seal(self, wait=True):
+    """Completes the pending save, if there is one, and removes old steps.
+
+    With `wait` False only if all processes have written their share of it.
+    Raises a UserError if the save has failed.
+    """
+    if self._pending is None:
+      return
+    path, entry, dropped, hashes = self._pending
+    if not wait and not all(gather(hashes.done())):
+      return
+    self._pending = None
+    with _explained(path, _FAILED):
+      shares = gather(hashes.result())
+      if jax.process_index() == 0:
+        files = {name: x for share in shares for name, x in share.items()}
+        manifest.save(path, {**entry, "files": files})
+        for step in dropped:
+          # The manifest first: half a step must not pass for a damaged one.
+          (self._folder / str(step) / manifest.NAME).unlink(missing_ok=True)
+          (self._folder / str(step)).rmtree()
+        (self._folder / _BUSY).unlink()
+
+  def close(self):
+    """Seals a save that is pending because the run failed after it began."""
+    # If only one of several processes failed, the others would not join in.
+    if jax.process_count() == 1:
+      self.seal()
+
+
+def latest_step(workdir):
+  """Returns the newest step that may be used, or None at a run's start.
+
+  For the run itself: it removes what a killed save left, and moves each step
+  that must not be used to `checkpoints_damaged`, in one line that names the
+  file. If it was the best on dev, the best of the others takes its place, and
+  the line says so. If none may be used, none is moved, since what has changed
+  may be a file of the workdir: that is a UserError, not a new start.
+  """
+  folder = _folder(workdir)
+  if jax.process_index() == 0:
+    _clear(folder)
+  steps = gather(_steps(folder))[0]
+  if not steps:
+    return None
+  problems = _problems(workdir, steps)
+  if all(problems.values()):
+    raise UserError(
+      f"{folder}: no whole checkpoint is left ({steps[-1]}:"
+      f" {problems[steps[-1]]}); restore from a copy what has changed, or start"
+      " again in another --workdir"
+    )
+  if jax.process_index() == 0:
+    best = _best(_scores(folder))
+    for step in filter(problems.get, steps):
+      note = _WAS_BEST if step == best else ""
+      _move(folder / str(step), problems[step] + note)
+  return max(step for step in steps if not problems[step])
+
+
+def restore(workdir, step, abstract_state):
+  """Returns the TrainState of `step`, placed like `abstract_state`."""
+  loaded = _load(_folder(workdir) / str(step), _parts(abstract_state))
+  return type(abstract_state)(params=loaded["params"], **loaded["rest"])
+
+
+def restore_best(workdir, abstract_params):
+  """Returns (step, parameters) of a run's checkpoint that is best on dev.
+
+  Raises a UserError if it is damaged: another one would give another result.
+  """
+  folder = _folder(workdir)
+  scores = _scores(folder)
+  # A step without a readable score may have been the best.
+  unread = set(_steps(folder)) - set(scores) - set(_busy(folder))
+  step = gather(max(unread, default=_best(scores)))[0]
+  if step is None:
+    raise UserError(
+      f"{folder}: no checkpoint was evaluated on dev yet; run train.py to its"
+      " first evaluation"
+    )
+  if problem := _problems(workdir, [step])[step]:
+    raise UserError(
+      f"{folder / str(step)}: damaged: {problem}; restore it from a copy, or"
+      " let the same train.py command go on without it"
+    )
+  params = {"params": abstract_params}
+  return step, _load(folder / str(step), params)["params"]
+
+
+def initial_params(config, abstract_params):
+  """Returns the best parameters of `config.init_from`, of the same model."""
+  other = cli.read_workdir(config.init_from)
+  changed = [
+    line
+    for line in config_lib.differences(other, config)
+    if line.startswith(("model.", "data.labels"))
+  ]
+  if changed:
+    raise UserError(
+      f"init_from: {config.init_from} holds another model: {'; '.join(changed)}"
+    )
+  return restore_best(config.init_from, abstract_params)[1]
+
+
+def score(workdir, step):
+  """Returns the dev F1 of a checkpoint, or None."""
+  return _scores(_folder(workdir))[step]
+
+
+def add_score(workdir, step, f1):
+  """Adds the dev F1 of a checkpoint that was saved before it was measured."""
+  if jax.process_index() == 0:
+    path = _folder(workdir) / str(step)
+    manifest.save(path, {**manifest.load(path)[0], "f1": f1})
+
+
+def verify(workdir):
+  """Prints a line per step; raises a UserError if one must not be used."""
+  folder = _folder(workdir)
+  problems = _problems(workdir, _steps(folder))
+  for step, problem in problems.items():
+    f1 = _scores(folder).get(step)
+    score = f", dev F1 {f1:.4f}" if f1 is not None else ""
+    print(f"{step}: damaged: {problem}" if problem else f"{step}: ok{score}")
+  damaged = sum(map(bool, problems.values()))
+  if damaged or not problems:
+    raise UserError(f"{folder}: {damaged or 'no checkpoints'} damaged")
+
+
+def claim_workdir(workdir, config):
+  """Writes `config.json`, or checks that the existing one is of this config."""
+  path = epath.Path(workdir) / "config.json"
+  if path.exists():
+    changed = config_lib.differences(cli.read_workdir(workdir), config)
+    if changed:
+      raise UserError(
+        f"{path}: this workdir is of another config ({'; '.join(changed)});"
+        " choose another --workdir, or the same settings to go on"
+      )
+  if jax.process_index() == 0:
+    write(path, config_lib.to_json(config))
+
+
+@contextlib.contextmanager
+def lock(workdir):
+  """Keeps other runs out of `workdir` for as long as this process lives.
+
+  The system releases the lock however the process ends. Bucket stores such as
+  gs:// have none: there it is up to the user to start one run only.
+  """
+  if in_bucket(workdir):
+    yield
+    return
+  path = epath.Path(workdir) / "lock"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with open(path, "w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UserError(
+        f"{workdir}: another process trains in it; wait for its end or choose"
+        " another --workdir"
+      ) from None
+    yield
+
+
+def in_bucket(path):
+  """Returns whether a path is in a bucket store, such as gs://."""
+  return "://" in str(path)
+
+
+def _folder(workdir):
+  """Returns the folder of the steps, absolute, as Orbax wants it."""
+  path = epath.Path(workdir)
+  # `resolve` takes gs:// for a folder of the working directory.
+  return (path if in_bucket(path) else path.resolve()) / "checkpoints"
+
+
+def _parts(state):
+  """Splits a TrainState: evaluation reads the parameters alone."""
+  rest = state._asdict()
+  return {"params": rest.pop("params"), "rest": rest}
+
+
+def _steps(folder):
+  names = [path.name for path in folder.glob("*")]
+  return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _problems(workdir, steps):
+  """Returns {step: what is wrong with it, or ""}; collective."""
+  folder, origin = _folder(workdir), manifest.origin(workdir)
+  return {s: manifest.problem(folder / str(s), origin) for s in steps}
+
+
+def _scores(folder):
+  """Returns {step: dev F1 or None} of the steps with a readable manifest."""
+  found = {
+    step: manifest.load(folder / str(step))[0] for step in _steps(folder)
+  }
+  return {step: entry["f1"] for step, entry in found.items() if entry}
+
+
+def _best(scores):
+  """Returns the step with the highest F1, the later one of equals, or None."""
+  scored = [(f1, step) for step, f1 in scores.items() if f1 is not None]
+  return max(scored)[1] if scored else None
+
+
+def _dropped(folder, step, f1):
+  """Lists the steps that need not be kept once `step` is sealed."""
+  scores = {**_scores(folder), step: f1}
+  kept = {*sorted(scores)[-_KEPT:], _best(scores)}
+  return [step for step in scores if step not in kept]
+
+
+def _busy(folder):
+  try:
+    return json.loads((folder / _BUSY).read_text())
+  except (OSError, ValueError):
+    return []
+
+
+def _clear(folder):
+  """Removes what a killed save or removal left."""
+  for path in folder.glob("*.orbax-checkpoint-tmp*"):
+    path.rmtree()
+  for step in _busy(folder):
+    path = folder / str(step)
+    if path.exists() and not (path / manifest.NAME).exists():
+      print(f"{path}: was not finished; removed", file=sys.stderr)
+      path.rmtree()
+  (folder / _BUSY).unlink(missing_ok=True)
+
+
+def _move(path, problem):
+  """Moves a damaged step aside, beside those that were moved before."""
+  target = path.parent.with_name("checkpoints_damaged") / path.name
+  target.parent.mkdir(exist_ok=True)
+  while target.exists():
+    target = target.with_name(f"{target.name}_")
+  path.rename(target)
+  print(f"{path}: damaged: {problem}; moved to {target}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _explained(path, text):
+  """Turns what Orbax, tensorstore and the disk raise into a UserError."""
+  try:
+    yield
+  except Exception as error:
+    reason = str(error).strip() or type(error).__name__
+    # tensorstore writes a page around the system's message.
+    found = re.search(r"([^:\[\]]+) \[os_error_code", reason)
+    reason = found[1].strip() if found else reason.splitlines()[0][:200]
+    raise UserError(f"{path}: {text % reason}") from None
+
+
+def _load(path, parts):
+  with _explained(path, "whole, but not of this model (%s)"):
+    return ocp.load_checkpointables(path, parts)
