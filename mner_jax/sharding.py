@@ -6,11 +6,13 @@ parameter is laid out; optimizer moments carry the parameter's path in theirs
 and follow it.
 """
 
+import json
 import math
 import re
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mner_jax.config import UserError
@@ -169,3 +171,21 @@ def put_batch(batch, mesh):
     name: jax.make_array_from_process_local_data(sharding, rows)
     for name, rows in batch.items()
   }
+
+
+def from_all_processes(value):
+  """Returns the list of each process's `value`, which JSON can hold.
+
+  Collective, and therefore a barrier too.
+  """
+  if jax.process_count() == 1:
+    return [value]
+  text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  sizes = multihost_utils.process_allgather(np.int32(text.size))
+  # In whole KiB: each width is a program to compile.
+  width = -(-max(sizes) // 1024) * 1024
+  texts = multihost_utils.process_allgather(np.resize(text, width))
+  return [
+    json.loads(row[:size].tobytes())
+    for row, size in zip(texts, sizes, strict=True)
+  ]

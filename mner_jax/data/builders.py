@@ -17,6 +17,7 @@ from etils import epath
 
 from mner_jax.config import UserError
 from mner_jax.data import dataset, folders, formats, schemes
+from mner_jax.data.files import hash_of
 from mner_jax.data.synthetic import corpus, pictures
 
 _SYNTHETIC_SEED = 0
@@ -46,7 +47,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self.name, self.files, self.size = name, files, size
     self.examples = examples
     super().__init__(
-      config=tfds.core.BuilderConfig(name=folders.hash_of(content)),
+      config=tfds.core.BuilderConfig(name=hash_of(content)),
       data_dir=cache_dir or None,
       file_format="array_record",
     )

@@ -3,7 +3,7 @@
 import dataclasses
 
 from mner_jax.config import UserError
-from mner_jax.data import folders, formats, schemes
+from mner_jax.data import files, formats, schemes
 
 # Features of a built data set that are texts. Several image ids may lead to the
 # file `image_name`; for `image_status` see Split.
@@ -100,7 +100,7 @@ def notes(split):
 
 def fingerprint(splits):
   """Returns a hash of the sentences and of which have a picture."""
-  return folders.hash_of(
+  return files.hash_of(
     chunk
     for split in splits
     for s, status in zip(split.sentences, split.image_status, strict=True)

@@ -7,8 +7,6 @@ or in a subfolder for each language: `en/`, or `train_valid_test_en/` with
 
 import itertools
 
-import xxhash
-
 from mner_jax.config import UserError
 from mner_jax.data import formats, images
 
@@ -105,9 +103,3 @@ def picture(image, paths, resize=0):
 def listing(folder):
   """Returns the files of a folder, sorted."""
   return sorted(p for p in folder.iterdir() if p.is_file())
-
-
-def hash_of(chunks):
-  """Returns a hash of bytes, and of the text of anything else."""
-  parts = (c if isinstance(c, bytes) else str(c).encode() for c in chunks)
-  return xxhash.xxh3_64_hexdigest(b"".join(part + b"\0" for part in parts))

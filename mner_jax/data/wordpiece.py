@@ -14,9 +14,8 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from mner_jax import files
 from mner_jax.config import UserError
-from mner_jax.data import hub
+from mner_jax.data import files, hub
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

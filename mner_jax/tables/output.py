@@ -7,7 +7,8 @@ import statistics
 
 import numpy as np
 
-from mner_jax import cli, files
+from mner_jax import cli
+from mner_jax.data import files
 from mner_jax.evaluation import retrieval, significance
 
 # Settings of the runs that are printed under the table.

@@ -19,8 +19,7 @@ import time
 from etils import epath
 
 from mner_jax import config as config_lib
-from mner_jax import files
-from mner_jax.data import builders, dataset, folders
+from mner_jax.data import builders, dataset, files
 from mner_jax.training.stopping import EXIT_STOPPED
 
 # A resume may change these fields, and no score depends on them.
@@ -71,7 +70,7 @@ def _hash(config):
   fields = config_lib.flatten(config)
   fields["data.fingerprint"] = _fingerprint(config.data)
   counted = {k: v for k, v in fields.items() if k not in _IRRELEVANT}
-  return folders.hash_of([json.dumps(counted, sort_keys=True)])[:10]
+  return files.hash_of([json.dumps(counted, sort_keys=True)])[:10]
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What a run says of itself: a bar or plain lines, and two JSONL logs.
+"""Run logging: a progress bar or plain lines, and two JSONL files.
 
 `metrics.jsonl` holds only what a repeated run reproduces to the byte,
 `timing.jsonl` the rest. Only process 0 writes.
@@ -13,236 +13,207 @@ import time
 import jax
 import tqdm
 
-from mner_jax import checkpoint
 from mner_jax.config import UserError
-from mner_jax.data import dataset
-from mner_jax.training import finite
+from mner_jax.data import batches, dataset, files
 
-_PLAIN_SECONDS = 10  # between lines where there is no terminal
+_PLAIN_SECONDS = 10  # between progress lines without a terminal
+_NAMED = 8  # sentences in a message
 
 
 class Log:
-  """The logs of one run, from one start to its end."""
+    """The logs of one run, from one start to its end."""
 
-  def __init__(self, workdir, config, examples, plan, steps, scored):
-    """Of the run in `workdir`.
+    def __init__(self, workdir, config, examples, plan, steps, scored):
+        """Opens the logs and drops what is later than the state.
 
-    Args:
-      workdir: a path.
-      config: its Config.
-      examples: {split: batches.Examples}.
-      plan: the Plan of training.
-      steps: (done before this start, all).
-      scored: whether the state it starts from has been evaluated.
+        Args:
+          workdir: a path.
+          config: the Config.
+          examples: {split: batches.Examples}.
+          plan: the Plan of training.
+          steps: (done before this start, all).
+          scored: whether the state it starts from has been evaluated.
+        """
+        self._config, self._plan = config.train, plan
+        self._examples = examples["train"]
+        self._first, self._total = steps
+        self._main = jax.process_index() == 0
+        self._recent = []  # (step, metrics on the device) since the last flush
+        self._shown = {}
+        paths = {name: workdir / f"{name}.jsonl" for name in ("metrics", "timing")}
+        kept = {
+            name: kept_lines(path, self._first, scored) for name, path in paths.items()
+        }
+        self._skipped = sum("skipped" in line for line in kept["metrics"])
+        self._files = {}
+        if self._main:
+            self._files = {name: files.Lines(paths[name], kept[name]) for name in paths}
+        self._bar = tqdm.tqdm(
+            total=self._total,
+            initial=self._first,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not (self._main and sys.stderr.isatty()),
+        )
+        self._start = self._last_line = time.monotonic()
+        self._away = self._waited = 0.0  # seconds of evaluating and saving; of data
+        self._before = (self._first, 0.0, 0.0)  # step, trained, waited, last log
+
+    def start(self, examples, params):
+        """Prints what is about to be trained."""
+        count = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+        sentences = {k: len(e.split.sentences) for k, e in examples.items()}
+        again = f"; going on after step {self._first}" if self._first else ""
+        self.say(
+            f"{sentences} sentences; {count:,} parameters; {jax.device_count()}"
+            f" {jax.devices()[0].platform} device(s); {self._plan.steps_per_epoch}"
+            f" steps an epoch, {self._total} in all{again}"
+        )
+        for name, e in examples.items():
+            if notes := dataset.notes(e.split):
+                self.say(f"{name}: {notes}")
+
+    def say(self, text):
+        """Prints one line, above the bar where there is one."""
+        if self._main:
+            self._bar.write(text, file=sys.stderr)
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Counts the time that its body waits for a batch."""
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
+
+    @contextlib.contextmanager
+    def pause(self):
+        """Flushes, and does not count its body's time as training."""
+        self.flush()
+        start = time.monotonic()
+        yield
+        self._away += time.monotonic() - start
+
+    def step(self, step, metrics):
+        """Takes the metrics of update `step`; writes those of the one before."""
+        if self._recent and self._recent[-1][0] % self._config.log_every == 0:
+            self.flush()
+        self._recent.append((step, metrics))
+        self._bar.update()
+
+    def flush(self):
+        """Checks and writes what is pending: the one wait for the device.
+
+        Raises a UserError at a step whose numbers are not finite, but for as many
+        as the config allows.
+        """
+        recent, self._recent = self._recent, []
+        for step, metrics in jax.device_get(recent):
+            due = step % self._config.log_every == 0
+            if bad := first_nonfinite(metrics):
+                self._skip(step, bad)
+            elif due:
+                values = {k: float(v) for k, v in metrics.items() if k != "finite"}
+                self._write("metrics", {"step": step, **values})
+                self._shown["loss"] = f"{values['loss']:.3f}"
+            if due:
+                self._timing(step)
+        # A checkpoint must not outlive the lines up to it.
+        for file in self._files.values():
+            file.sync()
+
+    def _timing(self, step):
+        now = time.monotonic()
+        trained = now - self._start - self._away
+        last_step, last_trained, last_waited = self._before
+        self._before = step, trained, self._waited
+        seconds = trained - last_trained
+        rate = (step - last_step) * self._config.batch_size / seconds
+        timing = {
+            "step": step,
+            "examples_per_second": round(rate, 2),
+            "data_wait_share": round((self._waited - last_waited) / seconds, 4),
+            "elapsed_seconds": round(now - self._start, 2),
+        }
+        self._write("timing", timing)
+        self._shown["ex/s"] = f"{rate:.0f}"
+        self._bar.set_postfix(self._shown)
+        if self._bar.disable and now - self._last_line > _PLAIN_SECONDS:
+            self._last_line = now
+            left = trained / (step - self._first) * (self._total - step)
+            shown = "  ".join(f"{k} {v}" for k, v in self._shown.items())
+            epoch = step / self._plan.steps_per_epoch
+            self.say(
+                f"step {step}/{self._total}  epoch {epoch:.1f}  {shown}"
+                f"  {left:.0f} s left"
+            )
+
+    def evaluation(self, step, scores):
+        """Writes the F1 after update `step` of each split scored, dev first."""
+        scores = {f"{split}_f1": f1 for split, f1 in scores.items()}
+        self._write("metrics", {"step": step, **scores})
+        self._shown["dev F1"] = f"{scores['valid_f1']:.4f}"
+        said = "  ".join(f"{k} {v:.4f}" for k, v in scores.items())
+        self.say(f"step {step}/{self._total}  {said}")
+        self.flush()
+
+    def _skip(self, step, bad):
+        """Writes that a batch was skipped; a UserError if it is one too many."""
+        if self._skipped < self._config.skip_nonfinite:
+            self._skipped += 1
+            self._write("metrics", {"step": step, "skipped": bad})
+            self.say(f"step {step}: {bad} is not finite; this batch is skipped")
+            return
+        _, ids = self._plan.batch(step - 1)
+        ids = [int(i) for i in ids if i != batches.PADDING]
+        windows, sentences = self._examples.windows, self._examples.split.sentences
+        origins = dict.fromkeys(sentences[windows[i].sentence].origin for i in ids)
+        more = ", ..." if len(origins) > _NAMED else ""
+        before = f" ({self._skipped} skipped before)" if self._skipped else ""
+        raise UserError(
+            f"step {step}: {bad} is not finite{before}; windows {ids} of"
+            f" {', '.join(list(origins)[:_NAMED])}{more}. No update was made from it"
+            " and the last checkpoint is intact; lower optim.learning_rate, look at"
+            " these sentences, or allow such batches by train.skip_nonfinite"
+        )
+
+    def _write(self, name, line):
+        if self._main:
+            self._files[name].add(line)
+
+    def close(self):
+        """Writes what is pending and closes the files."""
+        self.flush()
+        self._bar.close()
+        for file in self._files.values():
+            file.close()
+
+
+def first_nonfinite(metrics):
+    """Returns which part of a step is not finite, or None.
+
+    Losses first, then their sum, then the gradient.
     """
-    first_step, total_steps = steps
-    self._main = jax.process_index() == 0
-    self._every = config.train.log_every
-    self._batch_size = config.train.batch_size
-    self._per_epoch = plan.steps_per_epoch
-    self._first, self._total = first_step, total_steps
-    self._recent = []  # (step, metrics on the device), of all since a flush
-    self._due = False  # whether the last of these is to be written
-    self._shown = {}
-    self._files = {}
-    path = workdir / "metrics.jsonl"
-    before = _kept(path, first_step, scored)
-    skipped = sum("skipped" in line for line, _ in before)
-    self._guard = finite.Guard(
-      config.train.skip_nonfinite, skipped, examples["train"], plan
-    )
-    if not self._main:
-      return
-    for name in ("metrics", "timing"):
-      path = workdir / f"{name}.jsonl"
-      # Whole or not at all: no line may be lost to a kill.
-      kept = _kept(path, first_step, scored)
-      self._files[name] = Lines(path, "".join(text for _, text in kept))
-    self._bar = tqdm.tqdm(
-      total=total_steps, initial=first_step, unit="step", dynamic_ncols=True,
-      disable=not sys.stderr.isatty(),
-    )  # fmt: skip
-    self._restart_clock(first_step)
-    self._start = self._last_line = time.monotonic()
-    self._paused = 0.0
+    for name, value in metrics.items():
+        if name not in ("loss", "grad_norm", "finite") and not math.isfinite(value):
+            return name
+    if not math.isfinite(metrics["loss"]):
+        return "loss"
+    if math.isfinite(metrics["grad_norm"]):
+        return None
+    bad = [name for name, finite in metrics["finite"].items() if not finite]
+    # With none bad, each is in range and the norm of all is not.
+    return f"gradient of {', '.join(bad)}" if bad else "norm of the gradient"
 
-  def _restart_clock(self, step):
-    self._clock, self._clock_step, self._waited = time.monotonic(), step, 0.0
 
-  def start(self, examples, params):
-    """Says what is about to be trained."""
-    count = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
-    sentences = {k: len(e.split.sentences) for k, e in examples.items()}
-    self.say(
-      f"{sentences} sentences; {count:,} parameters; {jax.device_count()}"
-      f" {jax.devices()[0].platform} device(s); {self._per_epoch} steps an"
-      f" epoch, {self._total} in all"
-      + (f"; going on after step {self._first}" if self._first else "")
-    )
+def kept_lines(path, last_step, scored):
+    """Returns the lines of a log up to `last_step`, as dicts.
 
-    for name, e in examples.items():
-      if notes := dataset.notes(e.split):
-        self.say(f"{name}: {notes}")
-
-  def say(self, text):
-    """One line, above the bar where there is one."""
-    if self._main:
-      self._bar.write(text, file=sys.stderr)
-
-  @contextlib.contextmanager
-  def waiting(self):
-    """Around the wait for a batch: its time is counted."""
-    start = time.monotonic()
-    yield
-    self._waited = getattr(self, "_waited", 0.0) + time.monotonic() - start
-
-  @contextlib.contextmanager
-  def pause(self):
-    """Around evaluation and saving: not counted as training."""
-    self.flush()  # restarts the clock
-    self._sync()
-    start = time.monotonic()
-    yield
-    if self._main:
-      lost = time.monotonic() - start
-      self._clock += lost
-      self._paused += lost
-
-  def step(self, step, metrics):
-    """Takes the metrics of update `step`; writes those of the one before."""
-    if self._due:
-      self.flush()
-    self._recent.append((step, metrics))
-    self._due = step % self._every == 0
-    if self._main:
-      self._bar.update()
-
-  def flush(self):
-    """Checks and writes what is pending: the one wait for the device.
-
-    Raises a UserError at a step whose numbers are not finite.
+    Without the score of that step unless the checkpoint has it: it is measured
+    again.
     """
-    recent, self._recent = self._recent, []
-    due, self._due = self._due, False
-    bad = None
-    for step, metrics in jax.device_get(recent):
-      if bad := self._guard.check(step, metrics):
-        self._write("metrics", {"step": step, "skipped": bad})
-        self.say(f"step {step}: {bad} is not finite; this batch is left out")
-    if not (due and self._main):
-      return
-    metrics = {k: float(v) for k, v in metrics.items() if k != "finite"}
-    if not bad:
-      self._write("metrics", {"step": step, **metrics})
-    now = time.monotonic()
-    rate = (step - self._clock_step) * self._batch_size / (now - self._clock)
-    timing = {
-      "step": step,
-      "examples_per_second": round(rate, 2),
-      "data_wait_share": round(self._waited / (now - self._clock), 4),
-      "elapsed_seconds": round(now - self._start, 2),
-    }
-    self._write("timing", timing)
-    self._restart_clock(step)
-    self._shown |= {"loss": f"{metrics['loss']:.3f}", "ex/s": f"{rate:.0f}"}
-    self._bar.set_postfix(self._shown)
-    if self._bar.disable and now - self._last_line > _PLAIN_SECONDS:
-      self._last_line = now
-      trained = now - self._start - self._paused
-      left = trained / (step - self._first) * (self._total - step)
-      self.say(
-        f"step {step}/{self._total}  epoch {step / self._per_epoch:.1f}  "
-        + "  ".join(f"{k} {v}" for k, v in self._shown.items())
-        + f"  {left:.0f} s left"
-      )
-
-  def evaluation(self, step, scores):
-    """The F1 after update `step` of each split that was scored, dev first."""
-    if not self._main:
-      return
-    scores = {f"{split}_f1": f1 for split, f1 in scores.items()}
-    self._write("metrics", {"step": step, **scores})
-    self._shown["dev F1"] = f"{scores['valid_f1']:.4f}"
-    said = "  ".join(f"{k} {v:.4f}" for k, v in scores.items())
-    self.say(f"step {step}/{self._total}  {said}")
-    self._sync()
-
-  def _sync(self):
-    """A checkpoint must not outlive the lines up to it."""
-    for file in self._files.values():
-      file.sync()
-
-  def _write(self, name, line):
-    if not self._main:
-      return
-    try:
-      self._files[name].add(json.dumps(line))
-    except OSError as error:
-      raise UserError(
-        f"{name}.jsonl: cannot be written ({error.strerror or error}); the"
-        " last checkpoint is as it was"
-      ) from None
-
-  def close(self):
-    """Writes what is pending and closes the files."""
-    self.flush()
-    if self._main:
-      self._bar.close()
-      self._sync()
-
-
-class Lines:
-  """A text file that grows line by line; no line is lost to a kill.
-
-  A local file has a line once `add` is done. A bucket store cannot append: it
-  has them once `sync` is done, which writes the file whole.
-  """
-
-  def __init__(self, path, text):
-    """Writes the file anew with `text`, the lines that it begins with."""
-    self._path, self._text = path, text
-    checkpoint.write(path, text)
-
-  def add(self, line):
-    """Appends a line, without its end; raises OSError."""
-    if checkpoint.in_bucket(self._path):
-      self._text += line + "\n"
-    else:
-      with self._path.open("a") as file:
-        file.write(line + "\n")
-
-  def sync(self):
-    """Stores all lines where they outlast this process."""
-    if checkpoint.in_bucket(self._path):
-      checkpoint.write(self._path, self._text)
-
-
-def read(path):
-  """The values of a log's whole lines, in order; [] where there is no log."""
-  return [values for values, _ in _kept(path, math.inf, scored=True)]
-
-
-def _kept(path, last_step, scored):
-  """[(values, text)] of a log's whole lines up to `last_step`.
-
-  Without its score where that is not in the checkpoint: it comes again.
-  """
-  if not path.exists():
-    return []
-  kept = []
-  lines = path.read_bytes().splitlines(keepends=True)
-  for number, text in enumerate(lines, 1):
-    if not text.endswith(b"\n"):
-      break  # the run was killed while it wrote this
-    try:
-      text = text.decode()
-      line = json.loads(text)
-      after = line["step"] > last_step
-    except (ValueError, KeyError, TypeError):
-      raise UserError(
-        f"{path}:{number}: not a line of this log; correct or remove it"
-      ) from None
-    again = line["step"] == last_step and "valid_f1" in line and not scored
-    if not (after or again):
-      kept.append((line, text))
-  return kept
+    return [
+        line
+        for line in files.read_lines(path)
+        if line["step"] < last_step
+        or (line["step"] == last_step and (scored or "valid_f1" not in line))
+    ]

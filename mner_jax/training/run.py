@@ -16,8 +16,9 @@ import time
 import jax
 from etils import epath
 
-from mner_jax import cli, files
+from mner_jax import cli
 from mner_jax.config import from_dict
+from mner_jax.data import files
 from mner_jax.evaluation import evaluate, retrieval
 from mner_jax.training import loop, stopping
 

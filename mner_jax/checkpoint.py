@@ -1,5 +1,7 @@
 """Checkpoints of a run: saved in the background, verified, restored.
 
+  python -m mner_jax.checkpoint verify DIR
+
 Checkpoint k is the state after k updates, in `checkpoints/k`. Two kinds are
 kept: the latest two, from which a run goes on, and the best on dev, which is
 scored and used. Orbax writes the arrays; `manifest` decides whether a step may
@@ -19,9 +21,9 @@ from orbax.checkpoint import v1 as ocp
 
 from mner_jax import cli
 from mner_jax import config as config_lib
-from mner_jax.checkpoint import manifest
-from mner_jax.checkpoint.manifest import gather, write
 from mner_jax.config import UserError
+from mner_jax.data import files, manifest
+from mner_jax.sharding import from_all_processes
 
 _KEPT = 2  # latest steps: if one is damaged, there is another
 _BUSY = "saving.json"  # lists the steps that are being written or removed
@@ -58,13 +60,13 @@ class Saver:
     if jax.process_index() == 0:
       dropped = _dropped(self._folder, step, f1)
       # If killed after this point, these steps may be incomplete: see _clear.
-      write(self._folder / _BUSY, json.dumps([step, *dropped]))
+      files.write(self._folder / _BUSY, json.dumps([step, *dropped]))
     with _explained(path, _FAILED):
       saved = ocp.save_checkpointables_async(path, _parts(state))
 
     def hashes():
       saved.result()
-      return manifest.hashes(path)
+      return manifest.hashes(path, _share())
 
     entry = {"step": step, "f1": f1, **self._origin}
     self._pending = path, entry, dropped, self._pool.submit(hashes)
@@ -78,14 +80,14 @@ class Saver:
     if self._pending is None:
       return
     path, entry, dropped, hashes = self._pending
-    if not wait and not all(gather(hashes.done())):
+    if not wait and not all(from_all_processes(hashes.done())):
       return
     self._pending = None
     with _explained(path, _FAILED):
-      shares = gather(hashes.result())
+      shares = from_all_processes(hashes.result())
       if jax.process_index() == 0:
-        files = {name: x for share in shares for name, x in share.items()}
-        manifest.save(path, {**entry, "files": files})
+        hashed = {name: x for share in shares for name, x in share.items()}
+        manifest.save(path, {**entry, "files": hashed})
         for step in dropped:
           # The manifest first: half a step must not pass for a damaged one.
           (self._folder / str(step) / manifest.NAME).unlink(missing_ok=True)
@@ -111,7 +113,7 @@ def latest_step(workdir):
   folder = _folder(workdir)
   if jax.process_index() == 0:
     _clear(folder)
-  steps = gather(_steps(folder))[0]
+  steps = from_all_processes(_steps(folder))[0]
   if not steps:
     return None
   problems = _problems(workdir, steps)
@@ -144,7 +146,7 @@ def restore_best(workdir, abstract_params):
   scores = _scores(folder)
   # A step without a readable score may have been the best.
   unread = set(_steps(folder)) - set(scores) - set(_busy(folder))
-  step = gather(max(unread, default=_best(scores)))[0]
+  step = from_all_processes(max(unread, default=_best(scores)))[0]
   if step is None:
     raise UserError(
       f"{folder}: no checkpoint was evaluated on dev yet; run train.py to its"
@@ -186,9 +188,15 @@ def add_score(workdir, step, f1):
     manifest.save(path, {**manifest.load(path)[0], "f1": f1})
 
 
-def verify(workdir):
+def arguments(parser):
+  """Defines the command's flags."""
+  parser.add_argument("action", choices=("verify",))
+  parser.add_argument("workdir", metavar="DIR", help="folder of a run")
+
+
+def main(args):
   """Prints a line per step; raises a UserError if one must not be used."""
-  folder = _folder(workdir)
+  workdir, folder = args.workdir, _folder(args.workdir)
   problems = _problems(workdir, _steps(folder))
   for step, problem in problems.items():
     f1 = _scores(folder).get(step)
@@ -210,7 +218,7 @@ def claim_workdir(workdir, config):
         " choose another --workdir, or the same settings to go on"
       )
   if jax.process_index() == 0:
-    write(path, config_lib.to_json(config))
+    files.write(path, config_lib.to_json(config))
 
 
 @contextlib.contextmanager
@@ -220,7 +228,7 @@ def lock(workdir):
   The system releases the lock however the process ends. Bucket stores such as
   gs:// have none: there it is up to the user to start one run only.
   """
-  if in_bucket(workdir):
+  if files.in_bucket(workdir):
     yield
     return
   path = epath.Path(workdir) / "lock"
@@ -236,16 +244,11 @@ def lock(workdir):
     yield
 
 
-def in_bucket(path):
-  """Returns whether a path is in a bucket store, such as gs://."""
-  return "://" in str(path)
-
-
 def _folder(workdir):
   """Returns the folder of the steps, absolute, as Orbax wants it."""
   path = epath.Path(workdir)
   # `resolve` takes gs:// for a folder of the working directory.
-  return (path if in_bucket(path) else path.resolve()) / "checkpoints"
+  return (path if files.in_bucket(path) else path.resolve()) / "checkpoints"
 
 
 def _parts(state):
@@ -260,9 +263,22 @@ def _steps(folder):
 
 
 def _problems(workdir, steps):
-  """Returns {step: what is wrong with it, or ""}; collective."""
+  """Returns {step: what is wrong with it, or ""}; the same on every process.
+
+  Each process hashes a share of the files. They agree here because restoring
+  is collective: if only one found the damage, the others would wait for it.
+  """
   folder, origin = _folder(workdir), manifest.origin(workdir)
-  return {s: manifest.problem(folder / str(s), origin) for s in steps}
+  found = [manifest.problem(folder / str(s), origin, _share()) for s in steps]
+  columns = zip(*from_all_processes(found), strict=True)
+  return {
+    step: next(filter(None, column), "")
+    for step, column in zip(steps, columns, strict=True)
+  }
+
+
+def _share():
+  return jax.process_index(), jax.process_count()
 
 
 def _scores(folder):
@@ -331,3 +347,7 @@ def _explained(path, text):
 def _load(path, parts):
   with _explained(path, "whole, but not of this model (%s)"):
     return ocp.load_checkpointables(path, parts)
+
+
+if __name__ == "__main__":
+  cli.launch(main, arguments, __doc__)

@@ -1,0 +1,106 @@
+"""Files that are written whole or grow by whole lines, and their hashes."""
+
+import hashlib
+import json
+
+import xxhash
+from etils import epath
+
+from mner_jax.config import UserError
+
+
+def in_bucket(path):
+  """Returns whether a path is in a bucket store, such as gs://."""
+  return "://" in str(path)
+
+
+def write(path, text):
+  """Writes a whole file or nothing: readers never see a partial one."""
+  path = epath.Path(path)
+  temporary = path.with_name(path.name + ".tmp")
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(text)
+    temporary.replace(path)
+  except OSError as error:  # a full disk's names no path
+    reason = error.strerror or error
+    raise UserError(f"{path}: cannot be written ({reason})") from None
+
+
+class Lines:
+  """A JSONL file that grows line by line; no line is lost to a kill.
+
+  On a local disk, `add` writes the line immediately. A bucket store cannot
+  append: there, `sync` writes the file whole.
+  """
+
+  def __init__(self, path, lines):
+    """Writes the file anew with the dicts that it begins with."""
+    self._path = path
+    self._text = "".join(json.dumps(line) + "\n" for line in lines)
+    write(path, self._text)
+    self._file = None if in_bucket(path) else path.open("a")
+
+  def add(self, line):
+    """Appends a dict."""
+    text = json.dumps(line) + "\n"
+    if self._file is None:
+      self._text += text
+      return
+    try:
+      self._file.write(text)
+      self._file.flush()
+    except OSError as error:  # a full disk's names no path
+      reason = error.strerror or error
+      raise UserError(f"{self._path}: cannot be written ({reason})") from None
+
+  def sync(self):
+    """Makes sure that all lines outlast this process."""
+    if self._file is None:
+      write(self._path, self._text)
+
+  def close(self):
+    """Syncs and closes."""
+    self.sync()
+    if self._file:
+      self._file.close()
+
+
+def read_lines(path):
+  """Reads the whole lines of a log of steps, as dicts; [] if it is missing.
+
+  A last line without an end was cut by a kill, and is left out.
+  """
+  if not path.exists():
+    return []
+  lines = []
+  for number, text in enumerate(path.read_bytes().splitlines(True), 1):
+    if not text.endswith(b"\n"):
+      break
+    try:
+      line = json.loads(text)
+      lines.append({"step": int(line["step"]), **line})
+    except (ValueError, KeyError, TypeError):
+      raise UserError(
+        f"{path}:{number}: not a line of this log; correct or remove it"
+      ) from None
+  return lines
+
+
+def hash_of(chunks):
+  """Returns a hash of bytes, and of the text of anything else."""
+  parts = (c if isinstance(c, bytes) else str(c).encode() for c in chunks)
+  return xxhash.xxh3_64_hexdigest(b"".join(part + b"\0" for part in parts))
+
+
+def digest(tree):
+  """Returns a hash of what JSON can hold."""
+  text = json.dumps(tree, sort_keys=True)
+  return xxhash.xxh3_128(text.encode()).hexdigest()
+
+
+def hash_file(path):
+  """Returns [bytes, hash] of a file."""
+  with path.open("rb") as file:
+    found = hashlib.file_digest(file, xxhash.xxh3_128)
+    return [file.tell(), found.hexdigest()]
