@@ -1,77 +1,72 @@
-"""The tagger and its command, with runs of a few updates."""
+"""The tagger and its command, with a run of a few updates."""
 
 import io
 import json
-import subprocess
+import os
 import sys
+import types
 
 import hypothesis
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 from hypothesis import strategies as st
 from PIL import Image
 from seqeval.metrics.sequence_labeling import get_entities
 
-from mner_jax import predict
+from mner_jax import cli, predict
 from mner_jax.config import UserError
 from mner_jax.data import words
-from tests.training.test_loop import ROOT, environment
-
-predict.define_flags()
-
-
-@pytest.fixture(scope="module", params=["images", "text"])
-def run(request, trained):
-  return trained(request.param)
 
 
 @pytest.fixture(scope="module")
-def workdir(trained):
-  return trained("text")[0]
+def run(trained):
+  return trained("images")
 
 
-def picture(split, i):
-  return split.image(i) if split.image_status[i] == "ok" else None
+@pytest.fixture(scope="module")
+def tagger(run):
+  return predict.Tagger.load(run[0])
 
 
-def test_the_tagger_equals_the_evaluation(run):
+def test_the_tagger_equals_the_evaluation(run, tagger):
   """All sentences at once, in another order, and one by one."""
-  workdir, evaluated = run
+  evaluated = run[1]
   split = evaluated.examples.split
   sentences = [list(s.words) for s in split.sentences]
-  pictures = [picture(split, i) for i in range(len(sentences))]
+  pictures = [
+    split.image(i) if status == "ok" else None
+    for i, status in enumerate(split.image_status)
+  ]
   assert {len(s) > 30 for s in sentences} == {True, False}  # windows, too
-  tagger = predict.Tagger.load(workdir)
   found = tagger(sentences, pictures)
   assert [p["tags"] for p in found] == evaluated.predicted
   assert any(p["entities"] for p in found)
-  order = np.random.default_rng(0).permutation(len(sentences))
+  order = np.random.default_rng(0).permutation(len(sentences)).tolist()
   again = tagger([sentences[i] for i in order], [pictures[i] for i in order])
   alone = [tagger([sentences[i]], [pictures[i]])[0] for i in order[:6]]
-  for i, one in [*zip(order, again, strict=True), *zip(order, alone)]:  # noqa: B905
+  for i, one in zip(order + order[:6], again + alone, strict=True):
     assert one["tags"] == found[i]["tags"]
     for entity, same in zip(one["entities"], found[i]["entities"], strict=True):
       assert entity.pop("score") == pytest.approx(same["score"], abs=1e-5)
       assert entity == {k: v for k, v in same.items() if k != "score"}
 
 
-def test_pictures_reach_the_tagger(run, tmp_path):
-  workdir, evaluated = run
-  tagger = predict.Tagger.load(workdir)
+def test_pictures_reach_the_tagger(tagger, tmp_path):
   sentence = ["Anna", "Smith", "visits", "Town1"]
   path = tmp_path / "red.png"
   Image.new("RGB", (40, 30), "red").save(path)
-  if evaluated.examples.config.model.multimodal:
-    by_path, without = tagger([sentence] * 2, [path, None])
-    by_bytes = tagger([sentence], [path.read_bytes()])[0]
-    assert by_path == by_bytes
-    assert by_path != without  # in its scores at least
-  for bad in (tmp_path / "none.png", b"no picture"):
-    with pytest.raises(UserError, match=r"none.png|not a picture"):
-      tagger([sentence], [bad])
+  by_path, without = tagger([sentence] * 2, [path, None])
+  assert by_path == tagger([sentence], [path.read_bytes()])[0]
+  assert by_path != without  # in its scores at least
+  with pytest.raises(OSError, match=r"none\.png"):
+    tagger([sentence], [tmp_path / "none.png"])
+  for data in (b"no picture", b""):
+    with pytest.raises(UserError, match="not a picture"):
+      tagger([sentence], [data])
   with pytest.raises(UserError, match="1 sentences, but 2 images"):
     tagger([sentence], [None, None])
+  with pytest.raises(UserError, match="3 is not a word"):
+    tagger([["Anna", 3]])
 
 
 TEXTS = (
@@ -84,31 +79,25 @@ TEXTS = (
 )
 
 
-def check(result, text):
-  assert result["text"] == text
-  assert len(result["tokens"]) == len(result["tags"])
-  spans = words.split(text)
-  assert [text[a:b] for a, b in spans] == result["tokens"]
-  assert [
-    (e["type"], e["word_start"], e["word_end"] - 1) for e in result["entities"]
-  ] == get_entities(result["tags"])
-  for e in result["entities"]:
-    assert text[e["start"] : e["end"]] == e["text"]
-    assert e["start"] == spans[e["word_start"]][0]
-    assert e["end"] == spans[e["word_end"] - 1][1]
-    assert 0 < e["score"] <= 1
-
-
-def test_spans_index_the_text_as_it_was_given(workdir):
-  tagger = predict.Tagger.load(workdir)
-  results = tagger(TEXTS)
-  for text, result in zip(TEXTS, results, strict=True):
-    check(result, text)
-  assert sum(len(r["entities"]) for r in results) > 3
+def test_spans_index_the_text_as_it_was_given(tagger):
   long = " ".join(TEXTS * 20)
-  check(tagger([long])[0], long)
-  assert tagger(["", " \r\n", "x"])[0]["tokens"] == []
-  assert tagger([]) == []
+  results = tagger([*TEXTS, long, "", " \r\n"])
+  for text, result in zip([*TEXTS, long], results, strict=False):
+    spans = words.split(text)
+    assert result["text"] == text
+    assert result["tokens"] == [text[a:b] for a, b in spans]
+    entities = [
+      (e["type"], e["word_start"], e["word_end"] - 1)
+      for e in result["entities"]
+    ]
+    assert entities == get_entities(result["tags"])
+    for e in result["entities"]:
+      assert text[e["start"] : e["end"]] == e["text"]
+      assert e["start"] == spans[e["word_start"]][0]
+      assert e["end"] == spans[e["word_end"] - 1][1]
+      assert 0 < e["score"] <= 1
+  assert sum(len(r["entities"]) for r in results) > 3
+  assert [r["tokens"] for r in results[-2:]] == [[], []] and tagger([]) == []
 
 
 @hypothesis.given(st.text(max_size=60))
@@ -121,126 +110,114 @@ def test_words_are_in_order_and_leave_only_space(text):
   assert not any(c.isalnum() for c in text[end:])
 
 
-def test_display_formats(workdir):
-  """What displaCy (manual) and seqeval want of a prediction."""
-  result = predict.Tagger.load(workdir)(["Anna Smith visits Town1 today"])[0]
-  shown = {
-    "text": result["text"],
-    "ents": [{**e, "label": e["type"]} for e in result["entities"]],
-  }
-  for entity in shown["ents"]:
-    assert shown["text"][entity["start"] : entity["end"]] == entity["text"]
-  assert json.loads(json.dumps(result)) == result
+@pytest.fixture
+def command(run, monkeypatch, capsys):
+  """Returns a function of flags -> (exit code, stdout, stderr)."""
+
+  def call(**flags):
+    flags = {"workdir": run[0], **flags}
+    argv = [f"--{name}={value}" for name, value in flags.items()]
+    monkeypatch.setattr(sys, "argv", ["predict", *argv])
+    code = 0
+    try:
+      cli.launch(predict.main, predict.arguments, predict.__doc__)
+    except SystemExit as error:
+      code = error.code
+    return code, *capsys.readouterr()
+
+  return call
 
 
-def command(workdir, tmp_path, **flags):
-  """The predictions that the command writes to a file."""
-  output = tmp_path / "out.jsonl"
-  with flagsaver.flagsaver(workdir=str(workdir), output=str(output), **flags):
-    predict.main()
-  return [json.loads(line) for line in output.read_text().splitlines()]
+def parse(text):
+  return [json.loads(line) for line in text.splitlines()]
 
 
-def test_files_of_both_formats_say_the_same(run, tmp_path, capsys):
+def test_files_and_pipes_of_both_formats(run, command, tmp_path, monkeypatch):
   workdir, evaluated = run
-  data = workdir.parent / "data"
-  sentences = evaluated.examples.split.sentences
-  english = [i for i, s in enumerate(sentences) if s.language == "en"]
-  want = [evaluated.predicted[i] for i in english]
-  images = {"images": str(data / "images")}
-  conll = command(
-    workdir, tmp_path, input=str(data / "en" / "test.txt"), **images
-  )
-  assert [r["tags"] for r in conll] == want
-  # One of the pictures is not there.
-  assert capsys.readouterr().err == "8 sentences, 1 images missing\n"
-  lines = [
-    json.dumps({"tokens": sentences[i].words, "image": sentences[i].image})
-    for i in english
+  data, output = workdir.parent / "data", tmp_path / "out.jsonl"
+  output.symlink_to(tmp_path / "target.jsonl")
+  sentences = [
+    (s, tags)
+    for s, tags in zip(
+      evaluated.examples.split.sentences, evaluated.predicted, strict=True
+    )
+    if s.language == "en"
   ]
+  source = {"input": data / "en" / "test.txt", "images": data / "images"}
+  # One of the pictures is not there.
+  said = (0, "", "8 sentences, 1 images missing\n")
+  assert command(**source, output=output) == said
+  found = parse((tmp_path / "target.jsonl").read_text())
+  assert output.is_symlink()
+  assert [r["tags"] for r in found] == [tags for _, tags in sentences]
   path = data / "test.jsonl"  # beside images/
-  path.write_text("\n\n".join(lines))
-  assert command(workdir, tmp_path, input=str(path)) == conll
-  (tmp_path / "words.txt").write_text("Anna\nSmith\n\nsings\n")
-  only_words = command(workdir, tmp_path, input=str(tmp_path / "words.txt"))
-  assert [r["tokens"] for r in only_words] == [["Anna", "Smith"], ["sings"]]
+  records = [{"tokens": s.words, "image": s.image} for s, _ in sentences]
+  path.write_text("\n\n".join(map(json.dumps, records)))
+  assert command(input=path, output=output) == said
+  assert parse(output.read_text()) == found
+
+  def piped(text, **flags):
+    stdin = types.SimpleNamespace(buffer=io.BytesIO(text.encode()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    code, lines, note = command(input="-", **flags)
+    assert code == 0
+    return [r["tokens"] for r in parse(lines)], note
+
+  lines = [{"text": "Anna visits Town1."}, {"text": ""}, {"tokens": ["Bob"]}]
+  tokens = [["Anna", "visits", "Town1", "."], [], ["Bob"]]
+  note = "3 sentences, 1 without a word\n"
+  assert piped("\n".join(map(json.dumps, lines))) == (tokens, note)
+  # A file of words only.
+  note, form = "2 sentences\n", {"input_format": "conll"}
+  tokens = [["Anna", "Smith"], ["sings"]]
+  assert piped("Anna\nSmith\n\nsings\n", **form) == (tokens, note)
+  assert piped("") == ([], "no sentence\n")
 
 
+GOOD = '{"text": "Anna sings"}\n'
 BAD = {
-  "neither": ({}, "", "--text and --input"),
-  "both": ({"text": "a", "input": "b"}, "", "--text and --input"),
-  "no word": ({"text": " \n"}, "", "no word"),
-  "missing image": ({"text": "a", "image": "no.png"}, "", "no.png: cannot"),
-  "not an image": ({"text": "a", "image": "{file}"}, "Anna", "not a picture"),
-  "image of a file": ({"input": "a.jsonl", "image": "b"}, "", "--images"),
-  "missing input": ({"input": "/no/where.jsonl"}, "", "cannot be read"),
-  "a folder": ({"input": "{folder}.txt"}, "", "cannot be read"),
-  "suffix": ({"input": "a.csv"}, "", "suffix"),
-  "image folder": ({"input": "{file}", "images": "/no"}, "{}", "not a folder"),
-  "binary": ({"input": "{file}"}, b"\xff\xfe\x00\x01", ":1: not UTF-8"),
-  "long line": ({"input": "{file}"}, b'{"text": "' + b"a " * 5_000_000, ":1: "
-                "longer than 1,000,000"),
-  "no JSON": ({"input": "{file}"}, '{"text": "a"}\n{"te', ":2: not JSON"),
-  "no object": ({"input": "{file}"}, "[1]", ":1: not a JSON object"),
-  "no text": ({"input": "{file}"}, '{"words": "a"}', "neither 'text'"),
-  "wrong type": ({"input": "{file}"}, '{"text": 3}', "'text' must be a string"),
-  "empty token": ({"input": "{file}"}, '{"tokens": [""]}', "not empty"),
-  "no output": ({"text": "a", "output": "/no/where"}, "", "cannot be written"),
-  "output device": ({"text": "a", "output": "/dev/null"}, "", "is no file"),
-}  # fmt: skip
+  "neither": ({}, "--text --input"),
+  "both": ({"text": "a", "input": "b"}, "--input"),
+  "no word": ({"text": " \n"}, "no word"),
+  "missing image": ({"text": "a", "image": "no.png"}, "no.png: No such file"),
+  "not an image": ({"text": "a", "image": "{file}"}, "not a picture"),
+  "image of a file": ({"input": "a.jsonl", "image": "b"}, "--images"),
+  "missing input": ({"input": "/no/where.jsonl"}, "No such file"),
+  "suffix": ({"input": "a.csv"}, "suffix"),
+  "image folder": ({"input": "{file}", "images": "/no"}, "/no: No such file"),
+  "later line": ({"input": "{file}"}, ":2: not JSON"),
+  "no text": ({"input": "{other}"}, "neither 'text'"),
+  "no folder": ({"text": "a", "output": "/no/where"}, "No such file"),
+  "a device": ({"text": "a", "output": "{pipe}"}, "is not a file"),
+  "the input": ({"input": "{file}", "output": "{file}"}, "is the --input"),
+  "its link": ({"input": "{file}", "output": "{link}"}, "is the --input"),
+  "its copy": ({"input": "{copy}", "input_format": "jsonl"}, "is the --input"),
+}
+
+
+def contents(folder):
+  return {p: p.is_file() and p.read_text() for p in folder.iterdir()}
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_an_error_and_no_output(workdir, tmp_path, case):
-  fields, content, expected = BAD[case]
-  file = tmp_path / "in.jsonl"
-  file.write_bytes(content if isinstance(content, bytes) else content.encode())
-  (tmp_path / "folder.txt").mkdir()
-  places = {"file": file, "folder": tmp_path / "folder"}
-  fields = {k: v.format(**places) for k, v in fields.items()}
+def test_bad_input_is_one_line_and_no_output(command, tmp_path, case):
+  flags, expected = BAD[case]
   output = tmp_path / "out.jsonl"
+  names = ("in.jsonl", "other.jsonl", "link.jsonl", "out.jsonl.tmp")
+  file, other, link, copy = (tmp_path / name for name in names)
+  file.write_text(GOOD + "{")
+  other.write_text('{"words": "a"}')
   output.write_text("of an earlier call")
-  fields = {"workdir": str(workdir), "output": str(output), **fields}
-  with flagsaver.flagsaver(**fields), pytest.raises(UserError) as error:
-    predict.main()
-  assert expected in str(error.value) and "\n" not in str(error.value)
-  assert output.read_text() == "of an earlier call"
-  assert not (tmp_path / "out.jsonl.tmp").exists()
-
-
-def test_bad_input_ends_with_one_line_and_exit_code_2(workdir):
-  result = subprocess.run(
-    [sys.executable, "-m", "mner_jax.predict", f"--workdir={workdir}",
-     "--text=Anna", "--image=none.png"],
-    capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=300,
-  )  # fmt: skip
-  assert (result.returncode, result.stdout) == (2, "")
-  assert len(result.stderr.splitlines()) == 1 and "none.png" in result.stderr
-
-
-def test_pipes(workdir):
-  lines = [{"text": "Anna visits Town1."}, {"text": ""}, {"tokens": ["Bob"]}]
-  result = subprocess.run(
-    [sys.executable, "-m", "mner_jax.predict", f"--workdir={workdir}",
-     "--input=-"],
-    input="\n".join(map(json.dumps, lines)), capture_output=True, text=True,
-    env=environment(), cwd=ROOT, timeout=300,
-  )  # fmt: skip
-  assert result.returncode == 0, result.stderr
-  found = [json.loads(line) for line in io.StringIO(result.stdout)]
-  assert [r["tokens"] for r in found] == [
-    ["Anna", "visits", "Town1", "."], [], ["Bob"]
-  ]  # fmt: skip
-  assert result.stderr == "3 sentences, 1 without a word\n"
-
-
-def test_the_input_is_not_written_over(workdir, tmp_path):
-  path = tmp_path / "in.jsonl"
-  path.write_text('{"text": "Anna sings"}\n')
-  link = tmp_path / "link.jsonl"
-  link.symlink_to(path)
-  fields = {"workdir": str(workdir), "input": str(path), "output": str(link)}
-  with flagsaver.flagsaver(**fields):
-    with pytest.raises(UserError, match="is the --input"):
-      predict.main()
-  assert path.read_text() == '{"text": "Anna sings"}\n'
+  link.symlink_to(file)
+  # Never a device such as /dev/null itself: a failure would replace it.
+  os.mkfifo(tmp_path / "pipe")
+  if case == "its copy":
+    copy.write_text(GOOD)
+  paths = {"file": file, "other": other, "link": link, "copy": copy}
+  paths["pipe"] = tmp_path / "pipe"
+  flags = {k: v.format(**paths) for k, v in flags.items()}
+  before = contents(tmp_path)
+  code, out, err = command(**{"output": output, **flags})
+  assert (code, out) == (2, "")
+  assert expected in err and len(err.splitlines()) == 1
+  assert contents(tmp_path) == before

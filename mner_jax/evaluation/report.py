@@ -1,8 +1,8 @@
-"""report.html: one file to look at a run and at what it gets wrong.
+"""report.html: one file to inspect a run and its errors.
 
-An evaluation becomes one JSON object, and that is put into `report.html`
+An evaluation becomes one JSON object, which is inserted into `report.html`
 beside this module, whose script builds the page from it. The file opens
-without a network; nothing in it but that script can run.
+without a network, and no other script in it can run.
 """
 
 import base64
@@ -22,234 +22,200 @@ from PIL import Image
 
 from mner_jax import files
 from mner_jax.data import batches, wordpiece
-from mner_jax.evaluation import errors
+from mner_jax.evaluation import errors, significance
 from mner_jax.evaluation import evaluate as evaluation
-from mner_jax.evaluation import significance as statistics
-from mner_jax.training import log as progress
 
-# What a report holds at most; a page of 20 MB still opens on a phone.
+# Limits of a report; a page of 20 MB still opens on a phone.
 MAX_SENTENCES = 1000
 MAX_BYTES = 18_000_000
 _PICTURE_SIDE = 224  # pixels
-_PICTURE_BYTES = 9000  # so that 1,000 of them and their weights fit
+_PICTURE_QUALITY = 70  # about 9 KB, so that 1,000 of them and their weights fit
 _CURVE_POINTS = 200
 
 
 def _score_groups(scores, sentences, predicted):
   """[{"name", "rows"}]: the scores of `<split>_metrics.json` and intervals."""
   gold = [s.tags for s in sentences]
+  everything = significance.sentence_counts(gold, predicted)
 
-  def row(name, values, counts):
-    interval = statistics.bootstrap(counts[None])  # one seed
-    return {**values, "name": name, "interval": interval}
+  def counts_of(group, name):  # [N, 3]
+    if group == "type":
+      gold_and_predicted = (
+        [[t if t[2:] == name else "O" for t in tags] for tags in side]
+        for side in (gold, predicted)
+      )
+      return significance.sentence_counts(*gold_and_predicted)
+    if group in ("language", "source"):
+      members = [(getattr(s, group) or "other") == name for s in sentences]
+      return everything[members]
+    return everything
 
-  def of_type(tags, name):
-    return [[t if t[2:] == name else "O" for t in ts] for ts in tags]
-
-  everything = statistics.sentence_counts(gold, predicted)
-  total = {
-    name: scores[name] for name in ("f1", "precision", "recall", "f1_strict")
-  }
+  total = {k: scores[k] for k in ("f1", "precision", "recall", "f1_strict")}
   total["support"] = scores["counts"]["entities"]
-  groups = [{"name": "", "rows": [row("all", total, everything)]}]
-  members = {
-    "language": [s.language for s in sentences],
-    "source": [s.source or "other" for s in sentences],
-  }
-  for group in ("language", "type", "source"):
+  groups = {"": {"all": total}}
+  groups |= {g: scores[f"per_{g}"] for g in ("language", "type", "source")}
+  result = []
+  for group, found in groups.items():
     rows = []
-    for name, values in scores[f"per_{group}"].items():
-      if group == "type":
-        sides = (of_type(tags, name) for tags in (gold, predicted))
-        counts = statistics.sentence_counts(*sides)
-      else:
-        counts = everything[[m == name for m in members[group]]]
-      rows.append(row(name, values, counts))
-    if len(rows) > 1:
-      groups.append({"name": group, "rows": rows})
-  return groups
+    for name, values in found.items():
+      interval = significance.bootstrap(counts_of(group, name)[None])
+      rows.append({**values, "name": name, "interval": interval})
+    if len(rows) > 1 or not group:
+      result.append({"name": group, "rows": rows})
+  return result
 
 
 def _curves(workdir):
   """{metric: [[step, value], ...]} of metrics.jsonl, losses thinned."""
   curves = collections.defaultdict(list)
-  for values in progress.read(epath.Path(workdir) / "metrics.jsonl"):
-    for name in values.keys() - {"step", "grad_norm", "skipped", "loss"}:
-      if math.isfinite(values[name]):
-        curves[name].append((values["step"], values[name]))
-  thinned = {}
-  for name, points in sorted(curves.items()):
-    parts = points
+  for line in files.read_lines(workdir / "metrics.jsonl"):
+    for name in line.keys() - {"step", "grad_norm", "skipped", "loss"}:
+      if math.isfinite(line[name]):
+        curves[name].append((line["step"], line[name]))
+  for name, points in curves.items():
     if not name.endswith("_f1"):
       parts = np.array_split(points, min(len(points), _CURVE_POINTS))
-      parts = [np.mean(part, axis=0) for part in parts]
-    thinned[name] = [[round(s), float(f"{v:.5g}")] for s, v in parts]
-  return thinned
+      points = [np.mean(part, axis=0) for part in parts]
+    curves[name] = [[round(s), float(f"{v:.5g}")] for s, v in points]
+  return dict(sorted(curves.items()))
 
 
 def _run(config, params, scores):
-  """[(what, value)] of the model and its training."""
-  model = config.model
+  """[(label, value)] of the model and its training."""
+  model, data = config.model, config.data
   encoders = {model.text.encoder: model.text}
-  encoders |= {"ViT": model.vit} if model.vit.enabled else {}
-  encoders |= {"ResNet": model.resnet} if model.resnet.enabled else {}
+  encoders |= {"ViT": model.vit, "ResNet": model.resnet}
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
-  rows = [
-    (f"{name} encoder", e.weights or "from scratch")
-    for name, e in encoders.items()
-  ]
+  rows = {
+    f"{name} encoder": encoder.weights or "from scratch"
+    for name, encoder in encoders.items()
+    if getattr(encoder, "enabled", True)
+  }
   if model.multimodal:
-    released = ", as released" if model.released else ""
-    rows.append(("fusion", model.fusion + released))
-    rows.append(("contrastive loss", config.loss.contrastive))
-  rows.append(("decoder", model.decoder))
-  return [
-    *rows,
-    ("parameters", f"{count:,}"),
-    ("trained on", f"{config.data.path}: {', '.join(config.data.languages)}"),
-    ("epochs", f"{config.train.epochs}"),
-    ("batch size", f"{config.train.batch_size}"),
-    ("learning rate", f"{config.optim.learning_rate:g}"),
-    ("seed", f"{config.seed}"),
-    ("checkpoint", f"step {scores['checkpoint_step']:,}, best on dev"),
-  ]
+    rows["fusion"] = model.fusion + ", as released" * model.released
+    rows["contrastive loss"] = config.loss.contrastive
+  rows |= {
+    "decoder": model.decoder,
+    "parameters": f"{count:,}",
+    "trained on": f"{data.path}: {', '.join(data.languages)}",
+    "epochs": str(config.train.epochs),
+    "batch size": str(config.train.batch_size),
+    "learning rate": f"{config.optim.learning_rate:g}",
+    "seed": str(config.seed),
+    "checkpoint": f"step {scores['checkpoint_step']:,}, best on dev",
+  }
+  return list(rows.items())
 
 
 def _data(split, counts):
-  """[(what, value)] of the split that is scored."""
+  """[(label, value)] of the split that is scored."""
 
   def tally(values):
-    found = collections.Counter(values)
-    return ", ".join(f"{k} {n:,}" for k, n in sorted(found.items()))
+    found = sorted(collections.Counter(values).items())
+    return ", ".join(f"{name} {count:,}" for name, count in found)
 
   sentences = split.sentences
-  rows = [
-    ("by language", tally(s.language for s in sentences)),
-    ("by source", tally(s.source or "other" for s in sentences)),
+  return [
+    *((name.replace("_", " "), f"{n:,}") for name, n in counts.items()),
     ("words", f"{sum(len(s.words) for s in sentences):,}"),
     ("pictures", f"{split.image_status.count('ok'):,}"),
+    ("by language", tally(s.language for s in sentences)),
+    ("by source", tally(s.source or "other" for s in sentences)),
   ]
-  known = {"sentences": "sentences", "entities": "entities (gold)"}
-  first = [(known[k], f"{counts[k]:,}") for k in known]
-  rest = [
-    (k.replace("_", " "), f"{n:,}") for k, n in counts.items() if k not in known
-  ]
-  return [*first, *rows, *rest]
 
 
-def _choose(aligned, seed=0):
-  """Sentences to show, the most telling first: with errors, then without."""
-  wrong = np.array([any(e[4] != "correct" for e in s) for s in aligned], bool)
-  # Files are sorted by language; a part of them must not be.
-  order = np.random.default_rng(seed).permutation(len(aligned))
-  order = np.concatenate([order[wrong[order]], order[~wrong[order]]])
-  return order[:MAX_SENTENCES].tolist(), wrong
-
-
-def _part(split, ids):
-  """These sentences of a Split."""
-  fields = ("sentences", "image_status", "image_names", "rows")
-  return dataclasses.replace(
-    split, **{f: [getattr(split, f)[i] for i in ids] for f in fields}
-  )
-
-
-def _base64(array):
-  return base64.b64encode(array.astype(np.uint8).tobytes()).decode()
+def _base64(data):
+  return base64.b64encode(data).decode()
 
 
 def encode_attention(weights):
-  """[words, P] of sum 1 a word -> bytes in base64.
+  """[words, P], each row with sum 1 -> bytes in base64.
 
   "patches" counts in 255ths of "peak", the sentence's largest weight of a
   patch; "class", the class token's share, in 255ths of 1.
   """
   patches = weights[:, 1:]  # [words, P - 1]
   peak = max(float(patches.max()), 1e-9)
+
+  def encoded(shares):
+    return _base64(np.rint(255 * shares).astype(np.uint8).tobytes())
+
   return {
     "peak": float(f"{peak:.4g}"),
-    "patches": _base64(np.rint(255 * patches / peak)),
-    "class": _base64(np.rint(255 * weights[:, 0])),
+    "patches": encoded(patches / peak),
+    "class": encoded(weights[:, 0]),
   }
 
 
-def _picture(pixels):
-  """[S, S, 3] uint8 -> a data URI."""
-  image = Image.fromarray(pixels)
+def _data_uri(pixels):
+  """[S, S, 3] uint8 -> a small picture as a data URI."""
+  image, buffer = Image.fromarray(pixels), io.BytesIO()
   image.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
-  for quality in (80, 60, 40, 20):
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=quality)
-    if buffer.tell() <= _PICTURE_BYTES:
-      break
-  return (
-    "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-  )
+  image.save(buffer, "WEBP", quality=_PICTURE_QUALITY)
+  return f"data:image/webp;base64,{_base64(buffer.getvalue())}"
 
 
 def _pixels(examples):
-  """(image id, pixels) of each sentence as the model saw them, or None."""
-  model = examples.config.model
+  """Yields (image id, pixels) as the model sees a sentence's picture, or None.
+
+  [S, S, 3] uint8, one for each sentence.
+  """
+  data, model = examples.config.data, examples.config.model
   name = "pixels" if model.vit.enabled else "scene_pixels"
-  done = -1
   for i, window in enumerate(examples.windows):
-    if window.sentence == done:
-      continue
-    done = window.sentence
-    rows = examples.rows(examples.config.data.buckets[-1], [i])
-    if model.multimodal and rows["has_image"][0]:
-      yield int(rows["image_id"][0]), rows[name][0]
-    else:
-      yield None
+    if window.start == 0:
+      rows = examples.rows(data.buckets[-1], [i])
+      seen = model.multimodal and rows["has_image"][0]
+      yield (int(rows["image_id"][0]), rows[name][0]) if seen else None
+
+
+def _part(split, ids):
+  """These sentences of a Split."""
+  fields = ("sentences", "image_status", "image_names", "rows")
+  parts = {name: [getattr(split, name)[i] for i in ids] for name in fields}
+  return dataclasses.replace(split, **parts)
 
 
 def _sentences(evaluated, aligned, tokenizer):
-  """The sentences that are shown, their pictures, and a line about them."""
+  """(records of the sentences that are shown, {picture: URI}, a note)."""
   config, split = evaluated.examples.config, evaluated.examples.split
-  ids, wrong = _choose(aligned)
+  # Those with errors first, each group in random order: files are sorted by
+  # language, and a part of them must not be.
+  wrong = [any(e[4] != "correct" for e in entities) for entities in aligned]
+  ids = np.random.default_rng(0).permutation(len(aligned)).tolist()
+  ids = sorted(ids, key=lambda i: not wrong[i])[:MAX_SENTENCES]
   examples = batches.Examples(_part(split, ids), tokenizer, config)
   attention = [None] * len(ids)
   if config.model.vit.enabled and config.model.fusion == "collaboration":
     attention = evaluated.evaluator.attention(evaluated.params, examples)
-  shown, pictures, known, size = [], [], {}, 0
+  shown, pictures, size = {}, {}, 0
   for i, weights, seen in zip(ids, attention, _pixels(examples), strict=True):
-    sentence = split.sentences[i]
-    record = {
+    record = vars(split.sentences[i]) | {
       "number": i + 1,
-      "words": sentence.words,
-      "language": sentence.language,
-      "source": sentence.source or "other",
-      "origin": sentence.origin,
+      "source": split.sentences[i].source or "other",
       "entities": aligned[i],
       "image": split.image_status[i],
     }
-    new = None
-    if seen is not None:
-      image_id, pixels = seen
-      record["picture"] = known.get(image_id, len(pictures))
-      if image_id not in known:
-        new = _picture(pixels)
+    if seen:
+      name, pixels = seen
+      record["picture"] = name
+      if name not in pictures:
+        pictures[name] = _data_uri(pixels)
+        size += len(pictures[name])
       if weights is not None:
         record["attention"] = encode_attention(weights)
-    added = len(_json([record, new]))
-    if size + added > MAX_BYTES:
-      continue
-    size += added
-    shown.append(record)
-    if new:
-      known[image_id] = len(pictures)
-      pictures.append(new)
-  with_error = sum(wrong[s["number"] - 1] for s in shown)
-  note = f"All {len(aligned):,} sentences of the split."
+    size += len(_json(record))
+    if size > MAX_BYTES:
+      break
+    shown[i] = record
+  note = f"{len(shown):,} of the split's {len(aligned):,} sentences"
   if len(shown) < len(aligned):
-    note = (
-      f"{len(shown):,} of the {len(aligned):,} sentences of the split:"
-      f" {with_error:,} of the {wrong.sum():,} with an error, and"
-      f" {len(shown) - with_error:,} without, drawn at random. A report holds at"
-      f" most {MAX_SENTENCES:,} sentences and {MAX_BYTES // 10**6} MB."
+    note += (
+      f": of the {sum(wrong):,} with an error as many as fit"
+      f" ({MAX_SENTENCES:,} sentences, {MAX_BYTES // 10**6} MB), then others,"
+      " both at random"
     )
-  shown.sort(key=lambda record: record["number"])
-  return shown, pictures, note
+  return [shown[i] for i in sorted(shown)], pictures, note + "."
 
 
 def collect(evaluated, workdir, split):
@@ -261,12 +227,10 @@ def collect(evaluated, workdir, split):
     split: its name.
   """
   workdir, scores = epath.Path(workdir), evaluated.scores
-  examples = evaluated.examples
-  config, sentences = examples.config, examples.split.sentences
-  aligned = [
-    errors.align(sentence.tags, tags)
-    for sentence, tags in zip(sentences, evaluated.predicted, strict=True)
-  ]
+  predicted, examples = evaluated.predicted, evaluated.examples
+  sentences, config = examples.split.sentences, examples.config
+  gold = [s.tags for s in sentences]
+  aligned = list(map(errors.align, gold, predicted))
   tokenizer = wordpiece.load(workdir / "tokenizer")
   shown, pictures, note = _sentences(evaluated, aligned, tokenizer)
   return {
@@ -277,7 +241,7 @@ def collect(evaluated, workdir, split):
     "config": dataclasses.asdict(config),
     "remarks": evaluation.remarks(scores),
     "curves": _curves(workdir),
-    "scores": _score_groups(scores, sentences, evaluated.predicted),
+    "scores": _score_groups(scores, sentences, predicted),
     "confusion": errors.confusion(aligned),
     "sentences": shown,
     "pictures": pictures,
@@ -287,7 +251,7 @@ def collect(evaluated, workdir, split):
 
 
 def _json(data):
-  """JSON in which no character can end the element that it stands in."""
+  """JSON in which no character can end the element that contains it."""
   text = json.dumps(data, separators=(",", ":"), allow_nan=False)
   for character in "<>&":
     text = text.replace(character, f"\\u{ord(character):04x}")
@@ -295,19 +259,17 @@ def _json(data):
 
 
 def render(data):
-  """The page of what `collect` returns.
+  """The page that shows what `collect` returns.
 
   The policy in its head allows its own script and style, by their hashes, and
   pictures that are in the file: nothing else runs or is loaded.
   """
-  page = (
-    importlib.resources.files("mner_jax.evaluation") / "report.html"
-  ).read_text(encoding="utf-8")
+  template = importlib.resources.files("mner_jax.evaluation") / "report.html"
+  page = template.read_text(encoding="utf-8")
 
   def allowed(element):
     (text,) = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"'sha256-{digest}'"
+    return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
 
   policy = (
     f"default-src 'none'; script-src {allowed('script')};"
@@ -318,10 +280,9 @@ def render(data):
 
 
 def write(evaluated, workdir, split):
-  """Writes DIR/report.html, process 0 only; returns a line that says so."""
+  """Writes DIR/report.html, process 0 only; returns a line about it."""
   data = collect(evaluated, workdir, split)
-  path = epath.Path(workdir) / "report.html"
-  page = render(data)
+  path, page = epath.Path(workdir) / "report.html", render(data)
   if jax.process_index() == 0:
     files.write(path, page)
   return f"{path}: {len(page) / 1e6:.1f} MB. {data['note']}"

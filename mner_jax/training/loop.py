@@ -1,4 +1,4 @@
-"""Training: the one loop over the steps of `stepping`.
+"""Training: the one loop.
 
 Checkpoint k is the state after k updates, and the next batch is batch k.
 Every random choice of step k is drawn from (the state's key, k) or from
@@ -15,49 +15,48 @@ from etils import epath
 from mner_jax import checkpoint, pretrained, sharding
 from mner_jax.config import UserError, replace
 from mner_jax.data import batches, builders, dataset, hub, wordpiece
-from mner_jax.evaluation import evaluate as evaluation
+from mner_jax.evaluation.evaluate import Evaluator
 from mner_jax.training import step as stepping
 from mner_jax.training import stopping
 from mner_jax.training.log import Log
 
 
 def prepare(config, workdir):
-  """Data and tokenizer of a run; the config with what they settle.
+  """Reads data and tokenizer, and claims the workdir.
 
   Returns:
     (config with labels and vocabulary size filled in, {split: Examples}).
   """
-  data = config.data
+  data, text = config.data, config.model.text
   splits = builders.load(data, ("train", "valid"), data.languages)
   # The labels are those of all splits; a type only test has is scored too.
   test_languages = data.eval_languages or data.languages
   splits |= builders.load(data, ("test",), test_languages)
-  labels = dataset.labels(splits.values(), data.labels)
   folder = workdir / "tokenizer"
   known = (folder / "tokenizer.json").exists()
   if known:
     tokenizer = wordpiece.load(folder)
   elif config.init_from:
     tokenizer = wordpiece.load(epath.Path(config.init_from) / "tokenizer")
-  elif config.model.text.weights:
-    tokenizer = wordpiece.published(hub.folder(config.model.text.weights))
+  elif text.weights:
+    tokenizer = wordpiece.published(hub.folder(text.weights))
   else:
-    tokenizer = wordpiece.bert_tokenizer(
-      wordpiece.count_vocabulary(
-        splits["train"].sentences, config.model.text.vocab_size
-      )
-    )
-  fingerprint = dataset.fingerprint([splits["train"], splits["valid"]])
-  config = pretrained.fill_sizes(config)
-  config = settle(config, labels, fingerprint, tokenizer.get_vocab_size())
+    sentences = splits["train"].sentences
+    counted = wordpiece.count_vocabulary(sentences, text.vocab_size)
+    tokenizer = wordpiece.bert_tokenizer(counted)
+  config = settle(
+    pretrained.fill_sizes(config),
+    dataset.labels(splits.values(), data.labels),
+    dataset.fingerprint([splits["train"], splits["valid"]]),
+    tokenizer.get_vocab_size(),
+  )
   checkpoint.claim_workdir(workdir, config)
   if not known and jax.process_index() == 0:
     wordpiece.save(tokenizer, folder)
-  examples = {
+  return config, {
     name: batches.Examples(split, tokenizer, config)
     for name, split in splits.items()
   }
-  return config, examples
 
 
 def settle(config, labels, fingerprint, num_pieces):
@@ -69,18 +68,16 @@ def settle(config, labels, fingerprint, num_pieces):
       f"model.text.weights: the tokenizer of {text.weights} has {num_pieces}"
       f" pieces, more than the {rows} of the weights"
     )
-  return replace(
-    config,
-    {
-      "data.labels": labels,
-      "data.fingerprint": fingerprint,
-      "model.text.vocab_size": rows + -rows % text.vocab_multiple,
-    },
-  )
+  fields = {
+    "data.labels": labels,
+    "data.fingerprint": fingerprint,
+    "model.text.vocab_size": rows + -rows % text.vocab_multiple,
+  }
+  return replace(config, fields)
 
 
 def train(config, workdir, stop_at=None):
-  """Trains to the end (or to `stop_at` updates), going on where it stood.
+  """Trains to the end (or to `stop_at` updates), resuming where it stopped.
 
   Args:
     config: the experiment.
@@ -96,110 +93,93 @@ def train(config, workdir, stop_at=None):
     if jax.process_index() == 0:
       stack.enter_context(checkpoint.lock(workdir))
     stop = stack.enter_context(stopping.StopSignal(config.train.log_every))
-    config, last_step, total_steps = _run(config, workdir, stop_at, stop, stack)
-  return config if last_step == total_steps else None
 
+    # Mesh and data.
+    mesh = sharding.make_mesh(config.mesh)
+    rows = config.train.batch_size
+    sharding.check_batch_size(rows // config.train.accumulate, mesh)
+    config, examples = prepare(config, workdir)
+    plan = examples["train"].plan(seed=config.seed)
+    total_steps = config.train.epochs * plan.steps_per_epoch
+    if config.optim.warmup_steps > total_steps:
+      raise UserError(
+        f"config: optim.warmup_steps {config.optim.warmup_steps} is above the"
+        f" {total_steps} steps of the run"
+      )
+    last_step = min(stop_at or total_steps, total_steps)
 
-def _run(config, workdir, stop_at, stop, stack):
-  """See `train`; returns (resolved config, last step, total steps)."""
-  # Mesh and data.
-  mesh = sharding.make_mesh(config.mesh)
-  sharding.check_batch_size(config.train.batch_size, mesh)
-  sharding.check_batch_size(
-    config.train.batch_size // config.train.accumulate, mesh
-  )
-  config, examples = prepare(config, workdir)
-  process = (jax.process_index(), jax.process_count())
-  plan = examples["train"].plan(seed=config.seed)
-  total_steps = config.train.epochs * plan.steps_per_epoch
-  if config.optim.warmup_steps > total_steps:
-    raise UserError(
-      f"config: optim.warmup_steps {config.optim.warmup_steps} is above the"
-      f" {total_steps} steps of the run"
+    # State: abstract -> shardings -> initialised or restored.
+    tx = stepping.make_optimizer(config.optim, total_steps)
+    init = stepping.make_init(config, tx)
+    rng = jax.random.key_data(jax.random.key(config.seed))
+    abstract = jax.eval_shape(init, rng)
+    state_sharding = sharding.shardings(abstract, mesh)
+    abstract = jax.tree.map(
+      lambda x, s: x.update(sharding=s), abstract, state_sharding
     )
-  eval_every = config.train.eval_every or plan.steps_per_epoch
-  checkpoint_every = config.train.checkpoint_every or eval_every
-  evaluator = evaluation.Evaluator(config, mesh)
-
-  # State: abstract -> shardings -> initialised or restored.
-  tx = stepping.make_optimizer(config.optim, total_steps)
-  init = stepping.make_init(config, tx)
-  seed_key = jax.random.key_data(jax.random.key(config.seed))
-  abstract = jax.eval_shape(init, seed_key)
-  state_sharding = sharding.shardings(abstract, mesh)
-  train_step = jax.jit(
-    stepping.make_train_step(config, tx, mesh),
-    in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
-    out_shardings=(state_sharding, sharding.replicated(mesh)),
-    donate_argnums=0,
-  )
-  placed = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    abstract,
-    state_sharding,
-  )
-  # Own latest checkpoint > init_from > published weights > from scratch.
-  first_step = checkpoint.latest_step(workdir)
-  if first_step is not None:
-    state = checkpoint.restore(workdir, first_step, placed)
-    scored = checkpoint.score(workdir, first_step) is not None
-  else:
-    first_step, scored = 0, False
-    if config.init_from:
-      known = checkpoint.initial_params(config, placed.params)
+    # Own latest checkpoint > init_from > published weights > from scratch.
+    first_step, scored = checkpoint.latest_step(workdir), False
+    if first_step is not None:
+      state = checkpoint.restore(workdir, first_step, abstract)
+      scored = checkpoint.score(workdir, first_step) is not None
     else:
-      known = pretrained.load(config, placed.params)
-    state = stepping.init_around(init, known, state_sharding, seed_key)
-  saver = checkpoint.Saver(workdir)
-  stack.callback(saver.close)
-  last_step = total_steps if stop_at is None else min(stop_at, total_steps)
-  log = Log(workdir, config, examples, plan, (first_step, total_steps), scored)
-  log.start(examples, abstract.params)
+      first_step = 0
+      if config.init_from:
+        known = checkpoint.initial_params(config, abstract.params)
+      else:
+        known = pretrained.load(config, abstract.params)
+      state = stepping.init_around(init, known, state_sharding, rng)
 
-  def evaluate(step):
-    """Dev F1 of the state; raises `Stopped` if that is asked for meanwhile."""
-    scores = {}
-    for split in ("valid", "test") if config.train.score_test else ("valid",):
-      scores[split] = evaluator.score(
-        state.params, examples[split], before_batch=stop.check
-      )["f1"]
-    log.evaluation(step, scores)
-    return scores["valid"]
-
-  # The loop: the state after `step` updates is evaluated and saved, then
-  # batch `step` makes one more. A run goes on at the top of it.
-  loader = batches.load(
-    examples["train"], plan, (first_step, last_step), process=process
-  )
-  for step in range(first_step, max(first_step, last_step) + 1):
-    new = step > first_step
-    f1, stopped = None, False
-    due = step > 0 and (step % eval_every == 0 or step == total_steps)
-    if due and (new or not scored):
-      with log.pause():
-        try:
-          f1 = evaluate(step)
+    # The loop: the state after `step` updates is evaluated and saved, then
+    # batch `step` makes one more. A run resumes at the top of it.
+    train_step = stepping.jit_train_step(config, tx, mesh, state_sharding)
+    evaluator = Evaluator(config, mesh)
+    saver = checkpoint.Saver(workdir)
+    stack.callback(saver.close)
+    steps = (first_step, total_steps)
+    log = Log(workdir, config, examples, plan, steps, scored)
+    log.start(examples, abstract.params)
+    loader = batches.load(
+      examples["train"],
+      plan,
+      (first_step, last_step),
+      process=(jax.process_index(), jax.process_count()),
+    )
+    eval_every = config.train.eval_every or plan.steps_per_epoch
+    save_every = config.train.checkpoint_every or eval_every
+    splits = ("valid", "test") if config.train.score_test else ("valid",)
+    for step in range(first_step, max(first_step, last_step) + 1):
+      new, f1 = step > first_step, None
+      due = step > 0 and (step % eval_every == 0 or step == total_steps)
+      if due and (new or not scored):
+        with log.pause(), contextlib.suppress(stopping.Stopped):
+          scores = {
+            split: evaluator.score(
+              state.params, examples[split], before_batch=stop.check
+            )["f1"]
+            for split in splits
+          }
+          f1 = scores["valid"]
+          log.evaluation(step, scores)
           if not new:
             checkpoint.add_score(workdir, step, f1)
-        except stopping.Stopped:
-          stopped = True
-    stopped = stopped or stop.agreed(step)
-    if step % config.train.log_every == 0:
-      saver.seal(wait=False)
-    ending = stopped or step >= last_step
-    if new and (due or ending or step % checkpoint_every == 0):
-      with log.pause():
-        saver.save(step, state, f1)
-    if ending:
-      break
-    with log.waiting():
-      batch = next(loader)
-    state, metrics = train_step(state, sharding.put_batch(batch, mesh))
-    # The device works on this step while the one before is written.
-    log.step(step + 1, metrics)
-  saver.seal()
-  log.close()
+      stopped = stop.agreed(step)
+      ending = stopped or step >= last_step
+      if step % config.train.log_every == 0:
+        saver.seal(wait=False)
+      if new and (due or ending or step % save_every == 0):
+        with log.pause():
+          saver.save(step, state, f1)
+      if ending:
+        break
+      with log.waiting():
+        batch = next(loader)
+      state, metrics = train_step(state, sharding.put_batch(batch, mesh))
+      # The device works on this step while the one before is written.
+      log.step(step + 1, metrics)
+    saver.seal()
+    log.close()
   if stopped:
     print(f"stopped at step {step}; the same command goes on")
     sys.exit(stopping.EXIT_STOPPED)
-  return config, step, total_steps
+  return config if step == total_steps else None

@@ -4,7 +4,6 @@ Checkpoint k is the state after k updates; every random choice of update k is
 drawn from (the state's key, k).
 """
 
-import functools
 import re
 from typing import Any, NamedTuple
 
@@ -19,163 +18,165 @@ from mner_jax.models.mner import MultimodalNER, losses
 
 
 class TrainState(NamedTuple):
-    """Everything that a checkpoint holds."""
+  """Everything that a checkpoint holds."""
 
-    step: jax.Array  # updates so far
-    params: Any
-    opt_state: Any  # of the trainable parameters only
-    rng: jax.Array  # key data; step k uses fold_in(rng, k)
+  step: jax.Array  # updates so far
+  params: Any
+  opt_state: Any  # of the trainable parameters only
+  rng: jax.Array  # key data; step k uses fold_in(rng, k)
 
 
 def split_frozen(params, patterns):
-    """Splits parameters into (trainable, frozen), by regexes over their paths."""
-    parts = {}, {}
-    for path, x in traverse_util.flatten_dict(params, sep="/").items():
-        is_frozen = any(re.search(pattern, path) for pattern in patterns)
-        parts[is_frozen][path] = x
-    return tuple(traverse_util.unflatten_dict(part, sep="/") for part in parts)
+  """Splits parameters into (trainable, frozen), by regexes over their paths."""
+  parts = {}, {}
+  for path, x in traverse_util.flatten_dict(params, sep="/").items():
+    is_frozen = any(re.search(pattern, path) for pattern in patterns)
+    parts[is_frozen][path] = x
+  return tuple(traverse_util.unflatten_dict(part, sep="/") for part in parts)
 
 
 def merge(*trees):
-    """Joins the parameters that `split_frozen` split."""
-    flat = {}
-    for tree in trees:
-        flat |= traverse_util.flatten_dict(tree, sep="/")
-    return traverse_util.unflatten_dict(flat, sep="/")
+  """Joins the parameters that `split_frozen` split."""
+  flat = {}
+  for tree in trees:
+    flat |= traverse_util.flatten_dict(tree, sep="/")
+  return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def make_optimizer(config, total_steps):
-    """Returns Adam, or AdamW where there is weight decay, of an OptimConfig.
+  """Returns Adam, or AdamW where there is weight decay, of an OptimConfig.
 
-    The learning rate rises linearly, then falls linearly to 0 at the end. Biases
-    and norms do not decay, as in BERT's own optimizer.
-    """
-    peak = config.learning_rate
-    warmup = config.warmup_steps or round(config.warmup_share * total_steps)
-    rise = optax.linear_schedule(0.0, peak, warmup)
-    fall = optax.linear_schedule(peak, 0.0, total_steps - warmup)
-    return optax.adamw(
-        optax.join_schedules([rise, fall], [warmup]),
-        weight_decay=config.weight_decay,
-        mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
-    )
+  The learning rate rises linearly, then falls linearly to 0 at the end. Biases
+  and norms do not decay, as in BERT's own optimizer.
+  """
+  peak = config.learning_rate
+  warmup = config.warmup_steps or round(config.warmup_share * total_steps)
+  rise = optax.linear_schedule(0.0, peak, warmup)
+  fall = optax.linear_schedule(peak, 0.0, total_steps - warmup)
+  return optax.adamw(
+    optax.join_schedules([rise, fall], [warmup]),
+    weight_decay=config.weight_decay,
+    mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
+  )
 
 
 def make_train_step(config, tx, mesh=None):
-    """Returns the pure function (state, batch) -> (state, metrics)."""
-    model = MultimodalNER(config)
-    gather = sharding.gather_rows(mesh)
+  """Returns the pure function (state, batch) -> (state, metrics)."""
+  model = MultimodalNER(config)
+  gather = sharding.gather_rows(mesh)
 
-    def train_step(state, batch):
-        """State after k updates, batch k -> state after k + 1, metrics of k.
+  def train_step(state, batch):
+    """State after k updates, batch k -> state after k + 1, metrics of k.
 
-        A loss or gradient that is not finite updates nothing but the step.
-        """
-        key = jax.random.wrap_key_data(state.rng)
-        key = jax.random.fold_in(key, state.step)
-        trainable, frozen = split_frozen(state.params, config.optim.frozen)
+    A loss or gradient that is not finite updates nothing but the step.
+    """
+    key = jax.random.wrap_key_data(state.rng)
+    key = jax.random.fold_in(key, state.step)
+    trainable, frozen = split_frozen(state.params, config.optim.frozen)
 
-        def loss_fn(trainable, batch, key):
-            params = sharding.gather_fsdp(merge(trainable, frozen), mesh)
-            output = model.apply(
-                {"params": params}, batch, deterministic=False, rngs={"dropout": key}
-            )
-            return losses(config, output, batch, gather)
+    def loss_fn(trainable, batch, key):
+      params = sharding.gather_fsdp(merge(trainable, frozen), mesh)
+      output = model.apply(
+        {"params": params}, batch, deterministic=False, rngs={"dropout": key}
+      )
+      return losses(config, output, batch, gather)
 
-        gradient = jax.value_and_grad(loss_fn, has_aux=True)
-        if config.train.accumulate > 1:
-            gradient = accumulate(gradient, config.train.accumulate)
-        (loss, parts), grads = gradient(trainable, batch, key)
-        updates, opt_state = tx.update(grads, state.opt_state, trainable)
-        updated = optax.apply_updates(trainable, updates)
-        grad_norm = optax.tree.norm(grads)
-        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        # XLA does this in the loops over memory that compute the update anyway.
-        trainable, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(good, new, old),
-            (updated, opt_state),
-            (trainable, state.opt_state),
-        )
-        finite = {k: jnp.isfinite(optax.tree.norm(x)) for k, x in grads.items()}
-        metrics = {"loss": loss, **parts, "grad_norm": grad_norm, "finite": finite}
-        params = merge(trainable, frozen)
-        return TrainState(state.step + 1, params, opt_state, state.rng), metrics
+    gradient = jax.value_and_grad(loss_fn, has_aux=True)
+    if config.train.accumulate > 1:
+      gradient = accumulate(gradient, config.train.accumulate)
+    (loss, parts), grads = gradient(trainable, batch, key)
+    updates, opt_state = tx.update(grads, state.opt_state, trainable)
+    updated = optax.apply_updates(trainable, updates)
+    grad_norm = optax.tree.norm(grads)
+    good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    # XLA does this in the loops over memory that compute the update anyway.
+    trainable, opt_state = jax.tree.map(
+      lambda new, old: jnp.where(good, new, old),
+      (updated, opt_state),
+      (trainable, state.opt_state),
+    )
+    finite = {k: jnp.isfinite(optax.tree.norm(x)) for k, x in grads.items()}
+    metrics = {"loss": loss, **parts, "grad_norm": grad_norm, "finite": finite}
+    params = merge(trainable, frozen)
+    return TrainState(state.step + 1, params, opt_state, state.rng), metrics
 
-    return train_step
+  return train_step
 
 
 def jit_train_step(config, tx, mesh, state_sharding):
-    """Returns the compiled train step of a mesh; it donates its state."""
-    return jax.jit(
-        make_train_step(config, tx, mesh),
-        in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
-        out_shardings=(state_sharding, sharding.replicated(mesh)),
-        donate_argnums=0,
-    )
+  """Returns the compiled train step of a mesh; it donates its state."""
+  return jax.jit(
+    make_train_step(config, tx, mesh),
+    in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
+    out_shardings=(state_sharding, sharding.replicated(mesh)),
+    donate_argnums=0,
+  )
 
 
 def accumulate(gradient, parts):
-    """Returns the mean of `gradient` over the parts of a batch, in turns.
+  """Returns the mean of `gradient` over the parts of a batch, in turns.
 
-    Each part counts by its sentences, so that the CRF's loss and gradient are
-    those of the whole batch. The contrastive loss is not: its negatives are
-    those of a part. Only one part at a time needs memory.
+  Each part counts by its sentences, so that the CRF's loss and gradient are
+  those of the whole batch. The contrastive loss is not: its negatives are
+  those of a part. Only one part at a time needs memory.
 
-    Args:
-      gradient: function (params, batch, key) -> tree of means over the batch.
-      parts: how many; the rows of a batch are a multiple of it.
-    """
+  Args:
+    gradient: function (params, batch, key) -> tree of means over the batch.
+    parts: how many; the rows of a batch are a multiple of it.
+  """
 
-    def split(x):
-        # Every part takes rows of every device, so that no row moves.
-        return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+  def split(x):
+    # Every part takes rows of every device, so that no row moves.
+    return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
 
-    def accumulated(params, batch, key):
-        micro = jax.tree.map(split, batch)  # [parts, B / parts, ...]
-        keys = jax.random.split(key, parts)
-        total = jnp.maximum(jnp.sum(batch["weight"]), 1)
+  def accumulated(params, batch, key):
+    micro = jax.tree.map(split, batch)  # [parts, B / parts, ...]
+    keys = jax.random.split(key, parts)
+    total = jnp.maximum(jnp.sum(batch["weight"]), 1)
 
-        def add(mean, inputs):
-            part, key = inputs
-            share = jnp.sum(part["weight"]) / total
-            found = gradient(params, part, key)
-            return jax.tree.map(lambda m, x: m + share * x, mean, found), None
+    def add(mean, inputs):
+      part, key = inputs
+      share = jnp.sum(part["weight"]) / total
+      found = gradient(params, part, key)
+      return jax.tree.map(lambda m, x: m + share * x, mean, found), None
 
-        first = jax.tree.map(lambda x: x[0], micro)
-        shapes = jax.eval_shape(gradient, params, first, keys[0])
-        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.scan(add, zero, (micro, keys))[0]
+    first = jax.tree.map(lambda x: x[0], micro)
+    shapes = jax.eval_shape(gradient, params, first, keys[0])
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, zero, (micro, keys))[0]
 
-    return accumulated
+  return accumulated
 
 
 def make_init(config, tx):
-    """Returns the pure function key data -> TrainState, from scratch."""
-    model = MultimodalNER(config)
+  """Returns the pure function key data -> TrainState, from scratch."""
+  model = MultimodalNER(config)
 
-    def init(rng):
-        example = batches.empty(config, 1, config.data.buckets[0])
-        params_key, key = jax.random.split(jax.random.wrap_key_data(rng))
-        params = model.init(params_key, example)["params"]
-        trainable, _ = split_frozen(params, config.optim.frozen)
-        step = jnp.zeros((), jnp.int32)
-        return TrainState(step, params, tx.init(trainable), jax.random.key_data(key))
+  def init(rng):
+    example = batches.empty(config, 1, config.data.buckets[0])
+    params_key, key = jax.random.split(jax.random.wrap_key_data(rng))
+    params = model.init(params_key, example)["params"]
+    trainable, _ = split_frozen(params, config.optim.frozen)
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(
+      step, params, tx.init(trainable), jax.random.key_data(key)
+    )
 
-    return init
+  return init
 
 
 def init_around(init, known, state_sharding, rng):
-    """Returns the initial state, with some modules' parameters `known` already.
+  """Returns the initial state, with some modules' parameters `known` already.
 
-    These are not drawn at all, as memory would hold two copies of them.
-    """
+  These are not drawn at all, as memory would hold two copies of them.
+  """
 
-    def unknown(tree):
-        rest = {k: x for k, x in tree.params.items() if k not in known}
-        return tree._replace(params=rest)
+  def unknown(tree):
+    rest = {k: x for k, x in tree.params.items() if k not in known}
+    return tree._replace(params=rest)
 
-    draw = jax.jit(
-        lambda rng: unknown(init(rng)), out_shardings=unknown(state_sharding)
-    )
-    state = draw(rng)
-    return state._replace(params=state.params | known)
+  draw = jax.jit(
+    lambda rng: unknown(init(rng)), out_shardings=unknown(state_sharding)
+  )
+  state = draw(rng)
+  return state._replace(params=state.params | known)

@@ -1,13 +1,18 @@
 """Recall against a plain ranking; similarities against the loss's own."""
 
+import dataclasses
 import itertools
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mner_jax.data import batches, wordpiece
 from mner_jax.evaluation import retrieval
 from mner_jax.models import contrastive
+from mner_jax.models.mner import MultimodalNER
 
 
 def brute_force(similarity, own, k):
@@ -30,39 +35,33 @@ def test_recall_is_that_of_a_ranking():
   to_text = rng.integers(0, 6, (12, 22)).astype(float)
   found = retrieval.recalls(to_image, to_text, text_picture, pictures)
   own = text_picture[:, None] == pictures
-  for k in retrieval.RANKS:
-    assert found["text_to_image"][str(k)] == brute_force(to_image, own, k)
-    assert found["image_to_text"][str(k)] == brute_force(to_text, own.T, k)
-    for way, similarity, mine in (
-      ("text_to_image", to_image, own), ("image_to_text", to_text, own.T)
-    ):  # fmt: skip
-      ranks = range(1, similarity.shape[1] + 1)
-      # The mean rank is the sum over k of those not found among k.
-      missed = [1 - brute_force(similarity, mine, k) for k in ranks]
-      assert found[way]["mean_rank"] == pytest.approx(1 + sum(missed))
+  ways = {"text_to_image": (to_image, own), "image_to_text": (to_text, own.T)}
+  for way, (similarity, own) in ways.items():
+    for k in retrieval.RANKS:
+      assert found[way][str(k)] == brute_force(similarity, own, k)
+    # The mean rank is the sum over k of those not found among k.
+    ranks = range(1, similarity.shape[1] + 1)
+    missed = [1 - brute_force(similarity, own, k) for k in ranks]
+    assert found[way]["mean_rank"] == pytest.approx(1 + sum(missed))
   assert (found["sentences"], found["pictures"]) == (22, 12)
 
 
 def test_chance_is_what_random_numbers_reach():
   rng = np.random.default_rng(0)
-  pictures = np.arange(15)
-  text_picture = np.array([*pictures, 3, 3, 3, 4])
-  runs = [
-    retrieval.recalls(
-      rng.random((19, 15)),
-      rng.random((15, 19)),
-      text_picture,
-      pictures,
-      replicates=0,
-    )  # fmt: skip
-    for _ in range(2000)
-  ]
+  text_picture = np.array([*range(15), 3, 3, 3, 4])
+
+  def run():
+    similarities = rng.random((19, 15)), rng.random((15, 19))
+    return retrieval.recalls(
+      *similarities, text_picture, np.arange(15), replicates=0
+    )
+
+  runs = [run() for _ in range(2000)]
   for way, recalls in runs[0]["chance"].items():
     for k, chance in recalls.items():
       mean = np.mean([run[way][k] for run in runs])
-      assert mean == pytest.approx(
-        chance, abs=0.1 if k == "mean_rank" else 0.01
-      )
+      error = 0.1 if k == "mean_rank" else 0.01
+      assert mean == pytest.approx(chance, abs=error)
 
 
 def test_embeddings_that_say_nothing_find_nothing():
@@ -105,19 +104,51 @@ def test_similarities_are_those_of_the_loss():
   rng = np.random.default_rng(0)
   words, tokens = units(rng, 6, 5, 8), units(rng, 6, 7, 8)
   num_words = np.array([1, 2, 3, 4, 5, 5])
-  sides = contrastive.sides(
-    jnp.array(words), jnp.array(tokens), jnp.array(num_words)
-  )
-  text = [x[:count] for x, count in zip(words, num_words, strict=True)]
-  to_image, to_text = retrieval.similarities(text, {"vit": tokens})
-  for found, pair in ((to_image, sides), (to_text, sides[::-1])):
-    np.testing.assert_allclose(found, contrastive.similarity(*pair), atol=1e-6)
 
-  sides = contrastive.sides(jnp.array(words[:, 0]), jnp.array(tokens[:, 0]))
-  to_image, to_text = retrieval.similarities(
-    list(words[:, :1]), {"vit": tokens[:, :1], "resnet": tokens[:, :1]}
-  )
-  for found, pair in ((to_image, sides), (to_text, sides[::-1])):
-    np.testing.assert_allclose(
-      found / 2, contrastive.similarity(*pair), atol=1e-6
-    )
+  def check(found, sides):
+    for one, (seer, seen) in zip(found, (sides, sides[::-1]), strict=True):
+      expected = contrastive.similarity(seer, seen)
+      np.testing.assert_allclose(one, expected, atol=1e-6)
+
+  text = [x[:count] for x, count in zip(words, num_words, strict=True)]
+  found = retrieval.similarities(text, {"vit": tokens})
+  check(found, contrastive.sides(*map(jnp.array, (words, tokens, num_words))))
+  # One vector each, of two branches.
+  text, image = words[:, :1], tokens[:, :1]
+  found = retrieval.similarities(list(text), {"vit": image, "resnet": image})
+  sides = contrastive.sides(jnp.array(text[:, 0]), jnp.array(image[:, 0]))
+  check([x / 2 for x in found], sides)
+
+
+def test_pairs_are_what_the_model_compares(trained):
+  """The embeddings of a split against the model's own output."""
+  evaluated = trained("images")[1]
+  params, examples = evaluated.params, evaluated.examples
+  text, images, picture, language = retrieval.embed(params, examples)
+  firsts = [i for i, w in enumerate(examples.windows) if w.start == 0]
+  batch = examples.rows(24, firsts)
+  model = MultimodalNER(examples.config)
+  output = jax.jit(model.apply)({"params": params}, batch)
+  expected = jax.tree.map(contrastive.normalise, (output.text, output.images))
+  shown = np.flatnonzero(batch["has_image"])
+  assert 0 < len(shown) < len(firsts)
+  found = np.stack(text)[:, 0], {name: x[:, 0] for name, x in images.items()}
+  # Batches come by length: find each sentence in the output.
+  order = shown[(found[0] @ expected[0][shown].T).argmax(axis=1)]
+  assert sorted(order) == shown.tolist()
+  expected = jax.tree.map(lambda x: x[order], expected)
+  jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), found, expected)
+  assert picture.tolist() == batch["image_id"][order].tolist()
+  scores = retrieval.score(params, examples)
+  counts = {k: (s["sentences"], s["pictures"]) for k, s in scores.items()}
+  assert counts == {"all": (8, 4), "de": (4, 4), "en": (4, 4)}
+  assert sorted(language) == ["de"] * 4 + ["en"] * 4
+
+
+def test_without_pictures_there_is_no_score(trained):
+  workdir, evaluated = trained("images")
+  split, config = evaluated.examples.split, evaluated.examples.config
+  split = dataclasses.replace(split, image_status=[""] * len(split.sentences))
+  tokenizer = wordpiece.load(workdir / "tokenizer")
+  examples = batches.Examples(split, tokenizer, config)
+  assert retrieval.score(evaluated.params, examples) == {}

@@ -1,0 +1,75 @@
+"""What a run leaves beside its scores: its cost, and its predictions."""
+
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import time
+
+import jax
+from etils import epath
+
+from mner_jax.data import files
+
+
+@contextlib.contextmanager
+def accounting(workdir):
+  """Writes `run.json`; its seconds are those of all starts of the run."""
+  path = workdir / "run.json"
+  start, commit = time.monotonic(), _commit()
+  before = json.loads(path.read_text())["seconds"] if path.exists() else 0
+  try:
+    yield
+  finally:
+    record = {
+      "seconds": round(before + time.monotonic() - start, 1),
+      "date": time.strftime("%Y-%m-%d"),
+      "hardware": _hardware(),
+      "jax": jax.__version__,
+      "commit": commit,  # at the start: files may change while it runs
+    }
+    if jax.process_index() == 0 and (workdir / "config.json").exists():
+      files.write(path, json.dumps(record, indent=2) + "\n")
+
+
+def _commit():
+  """Returns the commit of the code that runs; "" outside a git checkout."""
+  root = pathlib.Path(__file__).parents[2]
+  if not (root / ".git").exists():
+    return ""
+  command = ["git", "-C", root, "describe", "--always", "--dirty"]
+  with contextlib.suppress(OSError, subprocess.CalledProcessError):
+    return subprocess.run(
+      command, capture_output=True, text=True, check=True
+    ).stdout.strip()
+  return ""
+
+
+def _hardware():
+  """Returns the accelerators, or the CPU's name and number of cores."""
+  device = jax.devices()[0]
+  if device.platform != "cpu":
+    return f"{jax.device_count()} x {device.device_kind}"
+  name = platform.processor() or platform.machine()
+  with contextlib.suppress(OSError):
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+      if line.startswith("model name"):
+        name = line.partition(":")[2].strip()
+        break
+  return f"{os.cpu_count()} cores, {name}"
+
+
+def write_predictions(evaluated, workdir):
+  """Writes `test_predictions.jsonl`, from which tables compute intervals.
+
+  A line per sentence, in the order of the split; process 0 only.
+  """
+  text = ""
+  sentences = evaluated.examples.split.sentences
+  for s, tags in zip(sentences, evaluated.predicted, strict=True):
+    record = {"language": s.language, "source": s.source, "gold": s.tags}
+    text += json.dumps(record | {"tags": tags}) + "\n"
+  if jax.process_index() == 0:
+    files.write(epath.Path(workdir) / "test_predictions.jsonl", text)
