@@ -18,6 +18,8 @@ import pytest
 
 from mner_jax import checkpoint
 from mner_jax.config import Config, UserError, replace, to_json
+from mner_jax.data import files
+from mner_jax.data import manifest as integrity
 from mner_jax.training.step import TrainState
 from tests.training.test_loop import ROOT, environment
 
@@ -63,7 +65,7 @@ def best(workdir):
 def saved(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("saved")
   checkpoint.claim_workdir(workdir, Config())
-  checkpoint.write(workdir / TOKENIZER, '{"pieces": ["a"]}')
+  files.write(workdir / TOKENIZER, '{"pieces": ["a"]}')
   save(workdir, SCORES)
   return workdir
 
@@ -189,15 +191,15 @@ def more(workdir):
 def old(workdir):
   """A manifest as it was before it named the step and its settings."""
   path = workdir / "checkpoints" / "3"
-  manifest, _ = checkpoint.manifest.load(path)
+  manifest, _ = integrity.load(path)
   kept = {name: manifest[name] for name in ("f1", "files")}
-  checkpoint.manifest.save(path, kept)
+  integrity.save(path, kept)
 
 
 def of_another_run(workdir):
   path = workdir / "checkpoints" / "3"
-  manifest, _ = checkpoint.manifest.load(path)
-  checkpoint.manifest.save(path, {**manifest, "config.json": "0"})
+  manifest, _ = integrity.load(path)
+  integrity.save(path, {**manifest, "config.json": "0"})
 
 
 @pytest.mark.parametrize(
@@ -269,7 +271,7 @@ def test_what_a_killed_save_left_is_cleared_away(workdir, monkeypatch, capsys):
 
   def save_and_die(workdir):
     with monkeypatch.context() as patch:
-      patch.setattr(checkpoint.manifest, "save", killed)
+      patch.setattr(integrity, "save", killed)
       with pytest.raises(KeyboardInterrupt):
         save(workdir, {4: None})
 
@@ -335,7 +337,8 @@ import numpy as np
 workdir, address, process = sys.argv[1:]
 jax.config.update("jax_enable_preemption_service", False)
 jax.distributed.initialize(address, 2, int(process))
-from mner_jax import checkpoint
+from mner_jax import checkpoint, sharding
+from mner_jax.data import manifest as integrity
 from mner_jax.training.step import TrainState
 
 mesh = jax.make_mesh((2,), ("data",))
@@ -354,9 +357,9 @@ saver.seal()
 if process == "0":
   path = checkpoint.epath.Path(workdir) / "checkpoints" / "3"
   # The second process hashes every second file.
-  path /= sorted(checkpoint.manifest.load(path)[0]["files"])[1]
+  path /= sorted(integrity.load(path)[0]["files"])[1]
   path.write_bytes(path.read_bytes() + b"x")
-checkpoint.gather(0)
+sharding.from_all_processes(0)
 step = checkpoint.latest_step(workdir)
 state = checkpoint.restore(workdir, step, state_of(0))
 for got, want in zip(jax.tree.leaves(state), jax.tree.leaves(state_of(step))):
@@ -420,7 +423,7 @@ def test_one_run_at_a_time(tmp_path):
 
 def test_files_are_whole_or_as_before(tmp_path, monkeypatch):
   path = tmp_path / "config.json"
-  checkpoint.write(path, "old")
+  files.write(path, "old")
 
   def full(self, text):
     with open(self, "w") as file:
@@ -428,7 +431,7 @@ def test_files_are_whole_or_as_before(tmp_path, monkeypatch):
     raise OSError(28, "No space left on device")
 
   with monkeypatch.context() as patch:
-    patch.setattr(type(checkpoint.epath.Path(path)), "write_text", full)
+    patch.setattr(type(epath.Path(path)), "write_text", full)
     with pytest.raises(UserError, match="config.json: .*No space left"):
-      checkpoint.write(path, "new text")
+      files.write(path, "new text")
   assert path.read_text() == "old"

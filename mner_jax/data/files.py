@@ -74,12 +74,10 @@ def read_lines(path):
   if not path.exists():
     return []
   lines = []
-  for number, text in enumerate(path.read_bytes().splitlines(True), 1):
-    if not text.endswith(b"\n"):
-      break
+  for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
     try:
-      line = json.loads(text)
-      lines.append({"step": int(line["step"]), **line})
+      lines.append(json.loads(text))
+      lines[-1]["step"] + 0  # a dict with a number there
     except (ValueError, KeyError, TypeError):
       raise UserError(
         f"{path}:{number}: not a line of this log; correct or remove it"

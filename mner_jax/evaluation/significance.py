@@ -1,9 +1,9 @@
-"""How sure an F1 is: intervals and paired tests by resampling.
+"""Statistical significance of F1: intervals and paired tests by resampling.
 
-S seeds of training, N sentences. The counts of a sentence are [correct,
+S training seeds, N sentences. The counts of a sentence are [correct,
 predicted, gold] entities; micro F1 is a function of their sums, so resampling
-sentences is resampling rows. Sentences with equal counts are of one kind, and
-only how often each kind is drawn matters: K kinds stand for N sentences.
+sentences is resampling rows. Sentences with equal counts are interchangeable:
+only how often each of the K distinct rows is drawn matters.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ _CHUNK = 1000  # replicates at a time: their draws are [_CHUNK, K]
 
 
 def sentence_counts(gold, predicted):
-  """[N, 3] counts of the sentences' entities, as seqeval's default has them.
+  """[N, 3] counts of each sentence's entities, in seqeval's default mode.
 
   Args:
     gold: tags of each sentence, lists of strings.
@@ -27,13 +27,13 @@ def sentence_counts(gold, predicted):
 
 
 def micro_f1(counts):
-  """[..., 3] summed counts -> [...]; 0 where nothing is there or found."""
+  """[..., 3] summed counts -> [...]; 0 without gold and predicted entities."""
   correct, predicted, gold = np.moveaxis(counts, -1, 0)
   return 2 * correct / np.maximum(predicted + gold, 1)
 
 
 def _kinds(counts):
-  """[S, N, 3] -> the [K, S, 3] that differ, and how many of each, [K]."""
+  """[S, N, 3] -> the distinct rows [K, S, 3], and how many of each, [K]."""
   by_sentence = np.swapaxes(counts, 0, 1)
   return np.unique(by_sentence, axis=0, return_counts=True)
 
@@ -48,7 +48,7 @@ def bootstrap(counts, *, seed=0, replicates=10_000, level=0.95):
   """Percentile interval of the mean over seeds of micro F1.
 
   Seeds and sentences are crossed, since every seed scores the same sentences:
-  a replicate draws N sentences and, apart from that, S seeds, both with
+  a replicate draws N sentences and, independently, S seeds, both with
   replacement. With one seed only the sentences vary.
 
   Efron and Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13.
@@ -78,13 +78,13 @@ def bootstrap(counts, *, seed=0, replicates=10_000, level=0.95):
 
 
 def paired_test(counts, reference, *, seed=0, replicates=10_000):
-  """Approximate randomisation: would F1 differ so if names were exchanged?
+  """Approximate randomisation test of the difference between two systems.
 
   Under the null hypothesis the two systems are exchangeable on every
-  sentence: each replicate swaps what they said of it with probability 1/2,
-  for all seeds of both together, as the seeds' errors are alike. Chosen over
-  the paired bootstrap, which tests F1 by a distribution that is not of the
-  null hypothesis and so depends on a shift.
+  sentence: each replicate swaps their outputs with probability 1/2, for all
+  seeds of both together, because the seeds' errors are alike. Preferred to
+  the paired bootstrap, whose distribution is not that of the null hypothesis
+  and has to be shifted first.
 
   Noreen (1989); Yeh (2000), "More accurate tests for the statistical
   significance of result differences"; compared with the bootstrap in

@@ -11,8 +11,8 @@ import seqeval.metrics
 import seqeval.scheme
 
 from mner_jax.config import UserError
-from mner_jax.data import batches, dataset, formats, wordpiece
-from mner_jax.evaluation import decoding, evaluate
+from mner_jax.data import batches, dataset, files, formats, wordpiece
+from mner_jax.evaluation import decoding, evaluate, record
 
 
 def test_stitched_emissions_do_not_depend_on_the_order(trained, monkeypatch):
@@ -93,7 +93,7 @@ def test_scores_are_those_of_seqeval(trained, tmp_path):
   text = evaluate.table(scores)
   assert re.search(rf"^all +{100 * scores['f1']:.2f} .* 32$", text, re.M)
   assert "not a fair score): F1 50.00 after step 8" in text
-  evaluate.write_predictions(evaluated, tmp_path)
+  record.write_predictions(evaluated, tmp_path)
   lines = (tmp_path / "test_predictions.jsonl").read_text().splitlines()
   records = [json.loads(line) for line in lines]
   assert [r["tags"] for r in records] == evaluated.predicted
@@ -103,10 +103,10 @@ def test_scores_are_those_of_seqeval(trained, tmp_path):
 
 def test_a_log_is_read_up_to_its_last_whole_line(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  assert evaluate.read_log(path) == []
+  assert files.read_lines(path) == []
   path.write_text('{"step": 1, "loss": NaN}\n{"step": 2}\n{"step": 3')
-  assert [line["step"] for line in evaluate.read_log(path)] == [1, 2]
+  assert [line["step"] for line in files.read_lines(path)] == [1, 2]
   for bad in (b"{}", b"1", b"\xff", b'{"step": "2"}', b""):
     path.write_bytes(b'{"step": 1}\n' + bad + b"\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl:2: not a line"):
-      evaluate.read_log(path)
+      files.read_lines(path)

@@ -1,8 +1,7 @@
 """Resampling against scipy, brute force and seqeval."""
 
-import collections
+import functools
 import itertools
-import os
 
 import numpy as np
 import pytest
@@ -11,11 +10,9 @@ import seqeval.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mner_jax.data import formats
 from mner_jax.data.synthetic import corpus
-from mner_jax.evaluation import significance as statistics
+from mner_jax.evaluation import significance
 
-REAL = os.environ.get("MNER_REAL_DATA", "")
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 SENTENCES = st.lists(
   st.lists(st.tuples(st.sampled_from(TAGS), st.sampled_from(TAGS)), min_size=1),
@@ -29,56 +26,37 @@ def test_micro_f1_of_the_counts_is_that_of_seqeval(sentences):
   gold, predicted = (
     [[pair[side] for pair in s] for s in sentences] for side in (0, 1)
   )
-  counts = statistics.sentence_counts(gold, predicted)
+  counts = significance.sentence_counts(gold, predicted)
   expected = 0.0
   if counts.any():
     expected = seqeval.metrics.f1_score(gold, predicted, zero_division=0)
-  assert statistics.micro_f1(counts.sum(0)) == pytest.approx(
+  assert significance.micro_f1(counts.sum(0)) == pytest.approx(
     expected, rel=1e-12
   )
 
 
 def look_up(train, test):
   """The tags of a baseline: each word's most frequent tag in training."""
-  seen = collections.defaultdict(collections.Counter)
-  for s in train:
-    for word, tag in zip(s.words, s.tags, strict=True):
-      seen[word][tag] += 1
-  return [
-    [seen[w].most_common(1)[0][0] if w in seen else "O" for w in s.words]
-    for s in test
-  ]
+  predicted = corpus.lookup_baseline(train, test)
+  gold = [example.sentence.tags for example in test]
+  return significance.sentence_counts(gold, predicted)
 
 
-def splits(name):
-  if name == "synthetic":
-    return (
-      [x.sentence for x in corpus.examples(split)]
-      for split in ("train", "test")
-    )
-  if not REAL:
-    pytest.skip("MNER_REAL_DATA is not set")
-  return (
-    list(formats.read_conll(f"{REAL}/{name}/{split}.txt"))
-    for split in ("train", "test")
+@pytest.fixture(scope="module")
+def systems():
+  """Counts [S, N, 3] of two baselines, three "seeds" (parts of train) each."""
+  train, test = (corpus.examples(x, size=200) for x in ("train", "test"))
+  parts = [train[i::3] for i in range(3)]
+  smaller = [part[::2] for part in parts]
+  return tuple(
+    np.stack([look_up(part, test) for part in trained])
+    for trained in (parts, smaller)
   )
 
 
-@pytest.fixture(scope="module", params=["synthetic", "mmnerd_en"])
-def systems(request):
-  """Counts [S, N, 3] of two baselines, three "seeds" (parts of train) each."""
-  train, test = splits(request.param)
-  test = test[:800]
-  gold = [s.tags for s in test]
-
-  def counts(parts):
-    return np.stack(
-      [statistics.sentence_counts(gold, look_up(part, test)) for part in parts]
-    )
-
-  third = len(train) // 3
-  whole = [train[i * third : (i + 1) * third] for i in range(3)]
-  return counts(whole), counts([part[: third // 2] for part in whole])
+percentiles = functools.partial(
+  scipy.stats.bootstrap, method="percentile", rng=np.random.default_rng(1)
+)
 
 
 def test_the_bootstrap_is_that_of_scipy(systems):
@@ -86,14 +64,15 @@ def test_the_bootstrap_is_that_of_scipy(systems):
 
   def statistic(seeds, sentences):
     drawn = counts[seeds.astype(int)][:, sentences.astype(int)]
-    return np.mean(statistics.micro_f1(drawn.sum(axis=1)))
+    return np.mean(significance.micro_f1(drawn.sum(axis=1)))
 
-  theirs = scipy.stats.bootstrap(
-    (np.arange(3), np.arange(counts.shape[1])), statistic,
-    n_resamples=2000, vectorized=False, method="percentile",
-    rng=np.random.default_rng(1),
-  )  # fmt: skip
-  ours = statistics.bootstrap(counts, replicates=20_000)
+  theirs = percentiles(
+    (np.arange(3), np.arange(counts.shape[1])),
+    statistic,
+    n_resamples=2000,
+    vectorized=False,
+  )
+  ours = significance.bootstrap(counts, replicates=20_000)
   width = ours[1] - ours[0]
   # Both have an error of drawing; that of scipy's ends is about 3 % of it.
   np.testing.assert_allclose(ours, theirs.confidence_interval, atol=0.1 * width)
@@ -104,14 +83,12 @@ def test_one_seed_varies_its_sentences_only(systems):
 
   def statistic(correct, predicted, gold, axis):
     sums = [np.sum(x, axis=axis) for x in (correct, predicted, gold)]
-    return statistics.micro_f1(np.stack(sums, axis=-1))
+    return significance.micro_f1(np.stack(sums, axis=-1))
 
-  theirs = scipy.stats.bootstrap(
-    tuple(counts[0].T.astype(float)), statistic, paired=True,
-    n_resamples=10_000, batch=1000, method="percentile",
-    rng=np.random.default_rng(1),
-  )  # fmt: skip
-  ours = statistics.bootstrap(counts)
+  columns = tuple(counts[0].T.astype(float))
+  sizes = {"n_resamples": 10_000, "batch": 1000}
+  theirs = percentiles(columns, statistic, paired=True, **sizes)
+  ours = significance.bootstrap(counts)
   width = ours[1] - ours[0]
   np.testing.assert_allclose(
     ours, theirs.confidence_interval, atol=0.05 * width
@@ -129,17 +106,21 @@ def test_the_paired_test_is_that_of_scipy(systems, share):
 
   def statistic(a, b, axis=-1):
     f1 = [
-      np.mean(statistics.micro_f1(table[:, x].sum(axis=-2)), axis=0)
+      np.mean(significance.micro_f1(table[:, x].sum(axis=-2)), axis=0)
       for x in (a, b)
     ]
     return f1[0] - f1[1]
 
   expected = scipy.stats.permutation_test(
-    (np.arange(size), size + np.arange(size)), statistic,
-    permutation_type="samples", vectorized=True, n_resamples=3000, batch=500,
+    (np.arange(size), size + np.arange(size)),
+    statistic,
+    permutation_type="samples",
+    vectorized=True,
+    n_resamples=3000,
+    batch=500,
     rng=np.random.default_rng(1),
-  )  # fmt: skip
-  difference, p = statistics.paired_test(ours, theirs)
+  )
+  difference, p = significance.paired_test(ours, theirs)
   assert difference == pytest.approx(expected.statistic)
   # Two-sided by size; scipy's own doubles the smaller side.
   null = np.abs(expected.null_distribution)
@@ -152,11 +133,13 @@ def test_the_paired_test_is_that_of_scipy(systems, share):
 def test_the_paired_test_is_exact_in_the_limit():
   rng = np.random.default_rng(0)
   gold = rng.integers(1, 4, (1, 9, 1))
-  ours, theirs = (
-    np.concatenate([np.minimum(gold, rng.integers(0, 4, gold.shape)),
-                    gold + rng.integers(0, 2, gold.shape), gold], axis=-1)
-    for _ in range(2)
-  )  # fmt: skip
+
+  def draw():
+    correct = np.minimum(gold, rng.integers(0, 4, gold.shape))
+    predicted = gold + rng.integers(0, 2, gold.shape)
+    return np.concatenate([correct, predicted, gold], axis=-1)
+
+  ours, theirs = draw(), draw()
 
   def f1(counts):
     correct, predicted, true = counts[0].sum(axis=0)
@@ -168,17 +151,17 @@ def test_the_paired_test_is_exact_in_the_limit():
     chosen = np.array(swap)[None, :, None]
     one, other = np.where(chosen, theirs, ours), np.where(chosen, ours, theirs)
     extreme.append(abs(f1(one) - f1(other)) >= abs(observed) - 1e-12)
-  difference, p = statistics.paired_test(ours, theirs, replicates=40_000)
+  difference, p = significance.paired_test(ours, theirs, replicates=40_000)
   assert difference == pytest.approx(observed)
   assert p == pytest.approx(np.mean(extreme), abs=0.01)
 
 
 def test_equal_systems_do_not_differ(systems):
-  assert statistics.paired_test(systems[0], systems[0]) == (0.0, 1.0)
+  assert significance.paired_test(systems[0], systems[0]) == (0.0, 1.0)
 
 
 def test_the_draws_follow_the_seed(systems):
   first, same, other = (
-    statistics.bootstrap(systems[0], seed=seed) for seed in (1, 1, 2)
+    significance.bootstrap(systems[0], seed=seed) for seed in (1, 1, 2)
   )
   assert first == same != other

@@ -1,25 +1,96 @@
-"""The logs of a run that goes on: no line lost, none twice."""
+"""The logs of a run that goes on, and of numbers that are not finite."""
 
 import json
+import types
 
+import jax
+import numpy as np
 import pytest
 
 from mner_jax.config import UserError
-from mner_jax.training import log as progress
+from mner_jax.training import log as logs
+from mner_jax.training import step as stepping
+
+GOOD = {
+  "loss": 2.0,
+  "crf": 1.0,
+  "contrastive_vit": 1.0,
+  "grad_norm": 1.0,
+  "finite": {"text": True, "vit": True},
+}
+NAN, INF = float("nan"), float("inf")
 
 
 def test_lines_are_kept_up_to_the_state(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  assert progress._kept(path, 3, True) == []
   lines = [{"step": s, "loss": 1.0} for s in range(1, 5)]
   lines.insert(3, {"step": 3, "valid_f1": 0.5})
-  text = "".join(json.dumps(line) + "\n" for line in lines)
-  path.write_text(text + '{"step": 5, "lo')  # killed in the middle of a line
-  assert [x for x, _ in progress._kept(path, 4, True)] == lines
-  assert [x for x, _ in progress._kept(path, 3, True)] == lines[:4]
+  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  assert logs.kept_lines(path, 4, True) == lines
+  assert logs.kept_lines(path, 3, True) == lines[:4]
   # Killed between this line and the checkpoint: the score comes again.
-  assert [x for x, _ in progress._kept(path, 3, False)] == lines[:3]
-  assert "".join(t for _, t in progress._kept(path, 4, True)) == text
-  path.write_text(text + "\0\0\n")
-  with pytest.raises(UserError, match="metrics.jsonl:6: not a line"):
-    progress._kept(path, 4, True)
+  assert logs.kept_lines(path, 3, False) == lines[:3]
+
+
+def test_a_bad_batch_changes_nothing_but_the_step(tiny, change, random_batch):
+  config = change(tiny, model__vit__enabled=False, model__resnet__enabled=False)
+  tx = stepping.make_optimizer(config.optim, 100)
+  key = jax.random.key_data(jax.random.key(0))
+  state = jax.jit(stepping.make_init(config, tx))(key)
+  step = jax.jit(stepping.make_train_step(config, tx))
+  batch = random_batch(config)
+  state, metrics = step(state, batch)
+  assert logs.first_nonfinite(jax.device_get(metrics)) is None
+  bad = {**batch, "weight": np.full(8, np.inf, np.float32)}
+  after, metrics = step(state, bad)
+  assert logs.first_nonfinite(jax.device_get(metrics)) == "crf"
+  assert int(after.step) == int(state.step) + 1
+  for name in ("params", "opt_state", "rng"):
+    jax.tree.map(
+      np.testing.assert_array_equal, getattr(after, name), getattr(state, name)
+    )
+  # The same program still learns from a good one.
+  again, _ = step(after, batch)
+  kernels = (x.params["emissions"]["kernel"] for x in (again, after))
+  assert np.any(np.not_equal(*kernels))
+
+
+NONFINITE = {
+  "nothing": ({}, None),
+  "a loss": ({"loss": NAN, "crf": NAN, "grad_norm": NAN}, "crf"),
+  "another": ({"loss": NAN, "contrastive_vit": NAN}, "contrastive_vit"),
+  "their sum": ({"loss": INF}, "loss"),
+  "a gradient": (
+    {"grad_norm": NAN, "finite": {"text": True, "vit": False}},
+    "gradient of vit",
+  ),
+  "its norm": ({"grad_norm": INF}, "norm of the gradient"),
+}
+
+
+@pytest.mark.parametrize("case", NONFINITE)
+def test_the_first_bad_part_is_named(case, tiny, change, tmp_path):
+  changed, part = NONFINITE[case]
+  assert logs.first_nonfinite({**GOOD, **changed}) == part
+  if part is None:
+    return
+  config = change(tiny, train__skip_nonfinite=2)
+  split = types.SimpleNamespace(
+    sentences=[types.SimpleNamespace(origin=f"a.txt:{i}") for i in range(9)]
+  )
+  windows = [types.SimpleNamespace(sentence=i) for i in range(9)]
+  examples = types.SimpleNamespace(split=split, windows=windows)
+  plan = types.SimpleNamespace(batch=lambda step: (16, [step, 8, -1]))
+  # One batch was skipped before this start of the run.
+  (tmp_path / "metrics.jsonl").write_text('{"step": 1, "skipped": "crf"}\n')
+  log = logs.Log(tmp_path, config, {"train": examples}, plan, (1, 9), False)
+  log.step(2, {**GOOD, **changed})
+  log.flush()
+  log.step(3, {**GOOD, **changed})
+  with pytest.raises(UserError) as error:
+    log.flush()
+  said = str(error.value)
+  assert f"step 3: {part} is not finite (2 skipped before)" in said
+  assert "windows [2, 8] of a.txt:2, a.txt:8." in said
+  lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+  assert json.loads(lines[-1]) == {"step": 2, "skipped": part}

@@ -26,7 +26,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from mner_jax import checkpoint, sharding
-from mner_jax.data import batches
+from mner_jax.data import batches, manifest
 from mner_jax.training.stopping import EXIT_STOPPED
 from tests.conftest import TEXT_ONLY
 from tests.training.test_loop import (
@@ -219,8 +219,8 @@ MOMENTS = {
     1,
     signal.SIGTERM,
   ),
-  "saving": ("mner_jax.checkpoint.manifest", "hashes", 2, signal.SIGTERM),
-  "sealing": ("mner_jax.checkpoint.manifest", "save", 3, signal.SIGINT),
+  "saving": ("mner_jax.data.manifest", "hashes", 2, signal.SIGTERM),
+  "sealing": ("mner_jax.data.manifest", "save", 3, signal.SIGINT),
   "scoring test": (
     "mner_jax.evaluation.evaluate",
     "evaluate",
@@ -520,7 +520,7 @@ def test_two_processes_take_over_from_eight_devices(start, tmp_path):
   workdir, alone = tmp_path / "run", tmp_path / "alone"
   finish(start(workdir, "--stop_at=8", JAX_NUM_CPU_DEVICES="8"))
   step = workdir / "checkpoints" / "8"
-  name = sorted(checkpoint.manifest.load(step)[0]["files"])[1]
+  name = sorted(manifest.load(step)[0]["files"])[1]
   (step / name).write_bytes((step / name).read_bytes() + b"x")
   shutil.copytree(workdir, alone)
   paths = [str(tmp_path / f"{name}.npz") for name in ("0", "1", "alone")]
