@@ -183,8 +183,7 @@ class Log:
       self._files[name].add(line)
 
   def close(self):
-    """Writes what is pending and closes the files."""
-    self.flush()
+    """Closes the bar and the files; `flush` before it writes the last lines."""
     self._bar.close()
     for file in self._files.values():
       file.close()

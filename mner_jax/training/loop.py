@@ -138,6 +138,7 @@ def train(config, workdir, stop_at=None):
     stack.callback(saver.close)
     steps = (first_step, total_steps)
     log = Log(workdir, config, examples, plan, steps, scored)
+    stack.callback(log.close)
     log.start(examples, abstract.params)
     loader = batches.load(
       examples["train"],
@@ -177,8 +178,8 @@ def train(config, workdir, stop_at=None):
       state, metrics = train_step(state, sharding.put_batch(batch, mesh))
       # The device works on this step while the one before is written.
       log.step(step + 1, metrics)
+    log.flush()
     saver.seal()
-    log.close()
   if stopped:
     print(f"stopped at step {step}; the same command goes on")
     sys.exit(stopping.EXIT_STOPPED)

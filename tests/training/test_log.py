@@ -1,5 +1,6 @@
 """The logs of a run that goes on, and of numbers that are not finite."""
 
+import contextlib
 import json
 import types
 
@@ -84,11 +85,12 @@ def test_the_first_bad_part_is_named(case, tiny, change, tmp_path):
   # One batch was skipped before this start of the run.
   (tmp_path / "metrics.jsonl").write_text('{"step": 1, "skipped": "crf"}\n')
   log = logs.Log(tmp_path, config, {"train": examples}, plan, (1, 9), False)
-  log.step(2, {**GOOD, **changed})
-  log.flush()
-  log.step(3, {**GOOD, **changed})
-  with pytest.raises(UserError) as error:
+  with contextlib.closing(log):
+    log.step(2, {**GOOD, **changed})
     log.flush()
+    log.step(3, {**GOOD, **changed})
+    with pytest.raises(UserError) as error:
+      log.flush()
   said = str(error.value)
   assert f"step 3: {part} is not finite (2 skipped before)" in said
   assert "windows [2, 8] of a.txt:2, a.txt:8." in said
