@@ -15,6 +15,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from mner_jax import checkpoint
 from mner_jax.config import Config, UserError, replace, to_json

@@ -19,8 +19,8 @@ import seqeval.metrics
 import seqeval.scheme
 from etils import epath
 
-from mner_jax import checkpoint, files, sharding
-from mner_jax.data import batches, builders, schemes, wordpiece
+from mner_jax import checkpoint, sharding
+from mner_jax.data import batches, builders, files, schemes, wordpiece
 from mner_jax.data.synthetic import corpus
 from mner_jax.evaluation import decoding
 from mner_jax.models.mner import MultimodalNER

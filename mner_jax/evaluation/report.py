@@ -20,8 +20,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from mner_jax import files
-from mner_jax.data import batches, wordpiece
+from mner_jax.data import batches, files, wordpiece
 from mner_jax.evaluation import errors, significance
 from mner_jax.evaluation import evaluate as evaluation
 
