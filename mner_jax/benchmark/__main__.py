@@ -5,9 +5,9 @@
 
 `train` measures the whole step of a config at its sizes, with random weights
 and random batches; `crf` the CRF alone; `input` the loader on photographs, and
-the train step beside it. `--compare=torch` runs PyTorch in turns with it: the
-reference of tests/parity, pytorch-crf, or its DataLoader (extra [parity], from
-a checkout).
+the train step it has to keep up with. `--compare=torch` runs PyTorch in turns
+with ours: the reference of tests/parity, pytorch-crf, or its DataLoader (extra
+[parity], from a checkout).
 
   python -m mner_jax.benchmark --compile_for=v5e:4x4 --config.dtype=bfloat16
 
@@ -21,13 +21,6 @@ import pathlib
 import platform
 import sys
 
-# PyTorch needs its share of a GPU that both run on.
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-if any(x.lstrip("-").startswith("compile_for=") for x in sys.argv):
-  # The TPU's compiler is asked, a TPU is not.
-  os.environ["JAX_PLATFORMS"] = "cpu"
-  os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-
 import jax
 from etils import epath
 
@@ -40,47 +33,36 @@ from mner_jax.pretrained import fill_sizes
 _CONFIGS = pathlib.Path(mner_jax.__file__).parent / "configs"
 
 
-def numbers(text):
+def count(text):
+  """Reads a whole number above 0."""
+  number = int(text)
+  if number < 1:
+    raise ValueError
+  return number
+
+
+def counts(text):
   """Reads 8,32."""
-  return [int(value) for value in text.split(",")]
+  return [count(number) for number in text.split(",")]
 
 
 def arguments(parser):
   """Defines the command's flags."""
-  add = parser.add_argument
-  add(
-    "--config",
-    metavar="FILE",
-    default=_CONFIGS / "mmnerd.py",
-    help="the experiment whose sizes to take, with random weights",
-  )
-  add(
-    "--suite",
-    default="train",
-    choices=("train", "crf", "input"),
-    help="what to measure",
-  )
-  add("--compare", default="", choices=("", "torch"), help="beside what")
-  listed = {"type": numbers, "metavar": "N,N"}
-  add("--batch_sizes", default=[32, 256], help="sentences", **listed)
-  add("--lengths", default=[32], help="word pieces of a sentence", **listed)
-  add(
-    "--num_types",
-    default=[None],
-    help="entity types for train (default: the config's)",
-    **listed,
-  )
-  add("--repeats", type=int, default=7, help="rounds (default: 7)")
-  add(
-    "--compile_for",
-    default="",
-    metavar="SLICE",
-    help="TPU slice to compile the train step for, as v5e:4x4",
-  )
+  add, default = parser.add_argument, _CONFIGS / "mmnerd.py"
+  add("--config", metavar="FILE", default=default, help="whose sizes to take")
+  add("--suite", default="train", choices=("train", "crf", "input"))
+  add("--compare", choices=("torch",), help="what to run in turns with ours")
+  add("--batch_sizes", type=counts, default=[32, 256], help="sentences")
+  add("--lengths", type=counts, default=[32], help="word pieces of a sentence")
+  text = "entity types, for train (default: the config's)"
+  add("--num_types", type=counts, default=[None], help=text)
+  add("--repeats", type=count, default=7, help="rounds (default: 7)")
+  text = "TPU slice to compile the train step for, as v5e:4x4"
+  add("--compile_for", metavar="SLICE", help=text)
   add("--output", metavar="FILE", help="write the rows there, as JSON")
 
 
-def _config(config, num_types=None):
+def _resolved(config, num_types=None):
   """Returns the config with random weights; four types unless it names some."""
   labels = config.data.labels or ("LOC", "MISC", "ORG", "PER")
   if num_types is not None:
@@ -89,56 +71,64 @@ def _config(config, num_types=None):
   return fill_sizes(replace(config, fields | {"data.labels": labels}))
 
 
-def _run(args):
+def _pytorch():
+  try:
+    from tests.parity import speed
+  except ImportError as error:
+    needs = "the extra [parity], and a checkout as the working directory"
+    raise UserError(f"--compare=torch: {error}; it needs {needs}") from None
+  return speed
+
+
+def _rows(args):
   config = cli.override(cli.load(args.config), args.overrides)
-  sizes, lengths = args.batch_sizes, args.lengths
-  measure = {"compare": args.compare, "repeats": args.repeats}
+  sizes = {"batch_sizes": args.batch_sizes, "lengths": args.lengths}
   if args.compile_for:
-    return aot.run(
-      _config(config), args.compile_for, batch_sizes=sizes, lengths=lengths
-    )
+    return aot.run(_resolved(config), args.compile_for, **sizes)
+  repeats, pytorch = args.repeats, _pytorch() if args.compare else None
   if args.suite == "crf":
-    return crf.run(**measure)
-  rows = input.run(**measure) if args.suite == "input" else []
-  if args.suite == "input":  # the rate that the input has to keep up with
-    sizes, lengths = sizes[:1], lengths[:1]
-    measure["compare"] = ""
-  measure |= {"batch_sizes": sizes, "lengths": lengths}
-  for count in args.num_types:
-    rows += train.run(_config(config, count), **measure)
+    return crf.run(repeats=repeats, pytorch=pytorch)
+  if args.suite == "input":
+    rows = input.run(repeats=repeats, pytorch=pytorch)
+    first = {name: numbers[:1] for name, numbers in sizes.items()}
+    return rows + train.run(_resolved(config), repeats=repeats, **first)
+  rows = []
+  for num_types in args.num_types:
+    sized = _resolved(config, num_types)
+    rows += train.run(sized, repeats=repeats, pytorch=pytorch, **sizes)
   return rows
+
+
+def _cell(value):
+  if isinstance(value, float):
+    return f"{value:.4g}" if value < 1000 else f"{value:,.0f}"
+  return str(value)
 
 
 def _table(rows):
   names = list(dict.fromkeys(name for row in rows for name in row))
-
-  def cell(value):
-    if isinstance(value, float):
-      return f"{value:.4g}" if value < 1000 else f"{value:,.0f}"
-    return str(value)
-
-  lines = [names, *([cell(row.get(n, "")) for n in names] for row in rows)]
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  return "\n".join(
-    "  ".join(x.rjust(w) for x, w in zip(line, widths, strict=True))
-    for line in lines
-  )
+  lines = [[_cell(row.get(name, "")) for name in names] for row in rows]
+  columns = zip(names, *lines, strict=True)
+  line = "  ".join(f"{{:>{max(map(len, column))}}}" for column in columns)
+  return "\n".join(line.format(*cells) for cells in [names, *lines])
 
 
 def main(args):
   """Runs the suite, prints the table, writes the JSON."""
-  if args.repeats < 1:
-    raise UserError("--repeats must be above 0")
-  device = jax.devices()[0]
+  # PyTorch needs its share of a GPU that both run on.
+  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  if args.compile_for:  # needs the TPU's compiler, not a TPU
+    jax.config.update("jax_platforms", "cpu")
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
   machine = {
-    "device": device.device_kind,
+    "device": jax.devices()[0].device_kind,
     "devices": jax.device_count(),
     "cpus": os.cpu_count(),
     "machine": platform.machine(),
     "jax": jax.__version__,
   }
   print(machine)
-  rows = _run(args)
+  rows = _rows(args)
   print(_table(rows))
   if args.output:
     text = json.dumps({"machine": machine, "rows": rows}, indent=2)

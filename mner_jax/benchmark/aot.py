@@ -1,204 +1,159 @@
 """The train step, compiled for a TPU slice on a machine without one.
 
-What the TPU's own compiler says of the program: memory, arithmetic, bytes and
-collectives of one device. Times are an ESTIMATE by a roofline, see `FORMULA`.
+Memory, arithmetic, bytes and collectives of one device are what the TPU's own
+compiler reports. Times are an ESTIMATE by a roofline:
+
+  max(flops / peak, accessed / HBM bandwidth) + sent / link bandwidth
+
+`accessed` is the compiler's "bytes accessed", an upper bound. `sent` is what a
+device in a ring of n sends: 2 (n - 1) / n of what is all-reduced, (n - 1) / n of
+what is gathered or scattered. Nothing overlaps and nothing waits. A step fits
+if its arguments, temporaries and results take less than the HBM.
 """
 
 import collections
+import itertools
 import math
 import re
-import sys
 import time
+from typing import NamedTuple
 
 import jax
 from jax.experimental import topologies
 
 from mner_jax import sharding
+from mner_jax.benchmark import train
 from mner_jax.config import UserError
-from mner_jax.data import batches
-from mner_jax.training import step as stepping
 
-# Of one chip: bf16 FLOP/s, HBM bytes/s, HBM bytes, link bytes/s (public
-# figures of Cloud TPU's documentation).
+
+class Chip(NamedTuple):
+  """Public figures of Cloud TPU's documentation, per chip and second."""
+
+  flops: float  # in bf16
+  hbm_rate: float  # bytes
+  link_rate: float  # bytes
+  hbm: float  # bytes
+
+
 CHIPS = {
-  "v5e": (197e12, 819e9, 16e9, 200e9),
-  "v5p": (459e12, 2765e9, 95e9, 600e9),
+  "v5e": Chip(flops=197e12, hbm_rate=819e9, link_rate=200e9, hbm=16e9),
+  "v5p": Chip(flops=459e12, hbm_rate=2765e9, link_rate=600e9, hbm=95e9),
 }
 
-FORMULA = """\
-estimate = max(flops / {} TFLOP/s, bytes / {} GB/s) + sent / {} GB/s, with bytes
-the compiler's "bytes accessed", an upper bound, and sent the bytes that a device of a ring of n sends: 2 (n - 1) / n of what is
-all-reduced, (n - 1) / n of what is gathered or scattered; nothing overlaps and
-nothing waits. It fits if arguments, temporaries and results take less than
-{} GB."""
-
 _COLLECTIVE = re.compile(
-  r"= (?P<shape>\(?[a-z][^=]*?) (?P<kind>all-reduce|all-gather|reduce-scatter"
-  r"|all-to-all|collective-permute)(?:-start)?\("
+  r"= (\(?[a-z][^=]*?) (all-reduce|all-gather|reduce-scatter|all-to-all"
+  r"|collective-permute)(-start)?\("
 )
-_ARRAY = re.compile(r"(pred|[subf]\d+|bf16)\[([\d,]*)\]")
-# How many devices exchange, in the three ways that XLA writes it.
-_GROUPS = (
-  re.compile(r"replica_groups=mesh\[(?P<axes>[^]]*)\] \{(?P<used>[^}]*)\}"),
-  re.compile(r"replica_groups=\[\d+,(?P<size>\d+)\]"),
-  re.compile(r"replica_groups=\{\{(?P<list>[\d,]*)\}"),
-)
-
-
-def compile_step(config, mesh, batch_size, length):
-  """The compiled train step of a global batch, from shapes alone."""
-  tx = stepping.make_optimizer(config.optim, 1000)
-  init = stepping.make_init(config, tx)
-  key = jax.ShapeDtypeStruct((2,), "uint32")
-  state = jax.eval_shape(init, key)
-  placed = sharding.shardings(state, mesh)
-  rows = sharding.batch_sharding(mesh)
-  sharding.check_batch_size(batch_size, mesh)
-  batch = {
-    name: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)
-    for name, x in batches.empty(config, 1, length).items()
-  }
-  step = jax.jit(
-    stepping.make_train_step(config, tx, mesh),
-    in_shardings=(placed, rows),
-    out_shardings=(placed, sharding.replicated(mesh)),
-    donate_argnums=0,
-  )
-  return step.lower(state, batch).compile()
 
 
 def collectives(text):
-  """[(kind, bytes sent by a device, array types, op name)] of compiled HLO."""
-  found, channels = [], set()
-  for line in text.splitlines():
-    line = re.sub(r"/\*.*?\*/", "", line)
-    match = _COLLECTIVE.search(line)
-    if not match:
+  """[(kind, bytes that a device sends, line)] of a compiled program's text."""
+  found = {}
+  for line in re.sub(r"/\*.*?\*/", "", text).splitlines():
+    if not (match := _COLLECTIVE.search(line)):
       continue
-    # One in the background stands in the text at each step of its way.
-    if channel := re.search(r"channel_id=(\d+)", line):
-      if channel[1] in channels:
-        continue
-      channels.add(channel[1])
-    arrays = _ARRAY.findall(match["shape"])
-    sizes = [
-      math.prod(map(int, dims.split(","))) * _width(kind) if dims else
-      _width(kind)
-      for kind, dims in arrays
-    ]  # fmt: skip
-    # An asynchronous start names its operand and its result.
-    is_start = f"{match['kind']}-start(" in line
-    size = max(sizes) if is_start and match["kind"] != "all-reduce" else None
-    size = sum(sizes) if size is None else size
+    shape, kind, start = match.groups()
+    arrays = re.findall(r"(pred|[subf]\d+|bf16)\[([\d,]*)\]", shape)
+    sizes = [_num_bytes(*array) for array in arrays]
+    # An asynchronous start returns its operand and its result.
+    is_pair = start and kind != "all-reduce"
+    size = max(sizes) if is_pair else sum(sizes)
     n = _group_size(line)
-    factor = {
-      "all-reduce": 2 * (n - 1) / n,
-      "reduce-scatter": n - 1,  # of the result, a part of the whole
-      "collective-permute": 1,
-    }.get(match["kind"], (n - 1) / n)
-    name = re.search(r'op_name="([^"]*)"', line)
-    types = ",".join(f"{kind}[{dims}]" for kind, dims in arrays[:3])
-    found.append((match["kind"], factor * size, types, name[1] if name else ""))
-  return found
+    sent = {
+      "all-reduce": 2 * (n - 1) / n * size,
+      "reduce-scatter": (n - 1) * size,  # the result is one part of n
+      "collective-permute": size,
+    }.get(kind, (n - 1) / n * size)
+    # The stages of an asynchronous collective share its channel.
+    channel = re.search(r"channel_id=\d+", line)
+    found.setdefault(channel[0] if channel else line, (kind, sent, line))
+  return list(found.values())
+
+
+def _num_bytes(dtype, dims):
+  width = max(8, int(re.sub(r"\D", "", dtype) or 8)) // 8
+  return width * math.prod(int(n) for n in dims.split(",") if n)
 
 
 def _group_size(line):
-  mesh, table, listed = (regex.search(line) for regex in _GROUPS)
-  if mesh:
-    sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh["axes"]))
-    return math.prod(
-      int(sizes[n]) for n in re.findall(r"'(\w+)'", mesh["used"])
-    )
-  if table:
-    return int(table["size"])
-  if listed:
-    return len(listed["list"].split(","))
-  return 2  # a permutation: sends what it has
+  """The number of devices that exchange, from any of XLA's three notations."""
+  groups = line.partition("replica_groups=")[2]
+  if mesh := re.match(r"mesh\[(.*?)\].*?\{(.*?)\}", groups):
+    sizes = dict(re.findall(r"('\w+')=(\d+)", mesh[1]))
+    return math.prod(int(sizes[axis]) for axis in mesh[2].split(","))
+  if table := re.match(r"\[\d+,(\d+)\]", groups):
+    return int(table[1])
+  return len(re.match(r"(?:\{\{)?([\d,]*)", groups)[1].split(","))
 
 
-def _width(kind):
-  return max(1, int(re.sub(r"\D", "", kind) or 8) // 8)
+def describe(compiled, chip, batch_size):
+  """What one device does in a compiled step, as the fields of a row."""
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+  arguments = memory.argument_size_in_bytes
+  temporaries = memory.temp_size_in_bytes
+  # Donated arguments and results share their memory.
+  results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  total = arguments + temporaries + results
+  flops, accessed = cost["flops"], cost["bytes accessed"]
+  kinds = collections.defaultdict(list)
+  for kind, num_bytes, _ in collectives(compiled.as_text()):
+    kinds[kind].append(num_bytes)
+  sent = sum(map(sum, kinds.values()))
+  summary = [
+    f"{len(x)} {kind} {sum(x) / 1e6:,.1f} MB" for kind, x in kinds.items()
+  ]
+  compute = max(flops / chip.flops, accessed / chip.hbm_rate)
+  seconds = compute + sent / chip.link_rate
+  return {
+    "arguments_gb": arguments / 1e9,
+    "temporaries_gb": temporaries / 1e9,
+    "total_gb": total / 1e9,
+    "fits": total < chip.hbm,
+    "tflop": flops / 1e12,
+    "accessed_gb": accessed / 1e9,
+    "sent_gb": sent / 1e9,
+    "estimated_ms": 1e3 * seconds,
+    "estimated_examples_per_second": batch_size / seconds,
+    "collectives": ", ".join(summary),
+  }
 
 
 def run(config, topology, *, batch_sizes, lengths):
-  """Compiles the step for a slice at every size; sizes are per device.
+  """Compiles the step for a slice at every batch size and length.
 
   Args:
-    config: the experiment; its mesh says how the slice is used.
+    config: the experiment; its mesh is that of the slice.
     topology: of jax.experimental.topologies, such as "v5e:4x4".
     batch_sizes: sentences per device.
     lengths: word pieces.
 
   Returns:
-    Rows of what one device has to do, and a summary of its collectives.
+    A row per size: the work and memory of one device, and its collectives.
   """
-  chip = topology.partition(":")[0]
-  if chip not in CHIPS:
-    raise UserError(
-      f"--compile_for: {topology!r}: known chips are {', '.join(CHIPS)}, for"
-      " example v5e:4x4"
-    )
-  peak, hbm_rate, hbm, link = CHIPS[chip]
   try:
-    description = topologies.get_topology_desc(
-      platform="tpu", topology_name=topology
-    )
-  except Exception as error:  # of the TPU library, or where it is missing
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    chip = CHIPS[topology.partition(":")[0]]
+    description = topologies.get_topology_desc(topology, "tpu")
+  except Exception as error:  # from the TPU library, or where it is missing
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
     raise UserError(
-      f"--compile_for: {topology!r}: {reason}; it needs the extra [tpu]"
+      f"--compile_for={topology}: {reason}; chips are {', '.join(CHIPS)}, for"
+      " example v5e:4x4, and it needs the extra [tpu]"
     ) from None
-  units = peak / 1e12, hbm_rate / 1e9, link / 1e9, hbm / 1e9
-  print(FORMULA.format(*(f"{x:,.0f}" for x in units)))
+  print(__doc__, chip, sep="\n")
   mesh = sharding.make_mesh(config.mesh, description.devices)
   rows = []
-  for size in batch_sizes:
-    for length in lengths:
-      start = time.perf_counter()
-      row = {"topology": topology, "chips": mesh.size, "batch": size}
-      row["length"] = length
-      share = mesh.shape["data"] * mesh.shape["fsdp"]
-      try:
-        compiled = compile_step(config, mesh, size * share, length)
-      except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-          raise
-        rows.append(row | {"fits": False})
-        continue
-      memory = compiled.memory_analysis()
-      cost = compiled.cost_analysis()
-      text = compiled.as_text()
-      sent = collectives(text)
-      arguments = memory.argument_size_in_bytes
-      # Donated arguments and results share their memory.
-      total = (
-        arguments
-        + memory.temp_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-      )
-      moved = cost["bytes accessed"]
-      compute = max(cost["flops"] / peak, moved / hbm_rate)
-      network = sum(size for _, size, _, _ in sent) / link
-      kinds = collections.defaultdict(list)
-      for kind, sent_bytes, _, _ in sent:
-        kinds[kind].append(sent_bytes)
-      row |= {
-        "arguments_gb": arguments / 1e9,
-        "temporaries_gb": memory.temp_size_in_bytes / 1e9,
-        "total_gb": total / 1e9,
-        "fits": total < hbm,
-        "tflop": cost["flops"] / 1e12,
-        "accessed_gb": moved / 1e9,
-        "sent_gb": sum(size for _, size, _, _ in sent) / 1e9,
-        "estimated_ms": 1e3 * (compute + network),
-        "estimated_examples_per_second": size * share / (compute + network),
-        "collectives": ", ".join(
-          f"{len(x)} {kind} {sum(x) / 1e6:,.1f} MB" for kind, x in kinds.items()
-        ),
-        "compile_seconds": time.perf_counter() - start,
-      }
-      rows.append(row)
-      said = f"{topology}, {size} x {length}: {row['compile_seconds']:.0f} s"
-      print(said, file=sys.stderr, flush=True)
+  for size, length in itertools.product(batch_sizes, lengths):
+    start = time.perf_counter()
+    row = {"topology": topology, "chips": mesh.size, "batch": size}
+    row["length"] = length
+    batch_size = size * mesh.shape["data"] * mesh.shape["fsdp"]
+    traced, _ = train.trace_step(config, mesh, batch_size, length)
+    try:
+      row |= describe(traced.lower().compile(), chip, batch_size)
+    except jax.errors.JaxRuntimeError as error:
+      if "RESOURCE_EXHAUSTED" not in str(error):
+        raise
+      row["fits"] = False
+    row["compile_seconds"] = time.perf_counter() - start
+    rows.append(row)
   return rows

@@ -1,36 +1,46 @@
 """Timing of variants side by side."""
 
-import statistics
 import time
 
+import numpy as np
 
-def interleave(variants, *, repeats, steps=1):
-  """Seconds a call of each variant, measured in turns.
 
-  One round runs every variant once, so that what else the machine does falls
-  on all of them. The first round warms up and does not count.
+def interleave(variants, *, repeats):
+  """Measures variants in turns of about half a second.
+
+  Each round runs every variant once, so that other load on the machine affects
+  all of them alike. Two calls before the first round warm up.
 
   Args:
-    variants: {name: function without arguments that returns when done}.
+    variants: {name: function without arguments}; what one returns, if anything,
+      is a number on a device, to wait for at the end of a turn.
     repeats: rounds.
-    steps: calls that a function makes of what is measured.
 
   Returns:
-    {name: (median, spread)}; the spread is half of what lies between the
-    quartiles.
+    {name: seconds per call [repeats]}.
   """
-  times = {name: [] for name in variants}
-  for r in range(repeats + 1):
-    for name, function in variants.items():
-      start = time.perf_counter()
-      function()
-      if r:
-        times[name].append((time.perf_counter() - start) / steps)
-  return {name: _summary(values) for name, values in times.items()}
+  calls = {}
+  for name, function in variants.items():
+    _seconds(function, 1)  # compiles
+    calls[name] = int(np.clip(0.5 / _seconds(function, 1), 1, 20))
+  rounds = [
+    [_seconds(function, calls[name]) for name, function in variants.items()]
+    for _ in range(repeats)
+  ]
+  return dict(zip(variants, np.transpose(rounds), strict=True))
 
 
-def _summary(values):
-  if len(values) < 2:
-    return values[0], 0.0
-  low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-  return statistics.median(values), (high - low) / 2
+def _seconds(function, calls):
+  """Seconds per call over that many calls."""
+  start = time.perf_counter()
+  for _ in range(calls):
+    result = function()
+  if result is not None:
+    float(result)
+  return (time.perf_counter() - start) / calls
+
+
+def milliseconds(seconds):
+  """The fields "ms" (median) and "spread_ms" (half the quartiles' distance)."""
+  low, median, high = 1e3 * np.quantile(seconds, [0.25, 0.5, 0.75])
+  return {"ms": float(median), "spread_ms": float(high - low) / 2}

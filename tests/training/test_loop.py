@@ -134,7 +134,7 @@ def test_a_run_leaves_what_it_promises(run):
   assert sum(row["support"] for row in rows) == entities
   assert f"{100 * scores['f1']:.2f}" in result.stdout
   # It has learnt something: the two names are easy.
-  assert scores["per_type"]["PER"]["f1"] > 0.9
+  assert scores["per_type"]["PER"]["f1"] > 0.8
   text = (workdir / "metrics.jsonl").read_text()
   lines = [json.loads(line) for line in text.splitlines()]
   losses = [line["loss"] for line in lines if "loss" in line]

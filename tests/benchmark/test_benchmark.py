@@ -1,0 +1,102 @@
+"""The benchmark's suites at toy sizes, and what it reads of a program."""
+
+import json
+import runpy
+import sys
+
+import pytest
+
+from mner_jax.benchmark import aot, crf, input
+from tests.test_sharding import program
+
+
+@pytest.fixture
+def benchmark(monkeypatch, tmp_path):
+  """Returns a function (*arguments) -> rows of `python -m mner_jax.benchmark`."""
+  monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+  output = tmp_path / "rows.json"
+
+  def run(*arguments):
+    monkeypatch.setattr(sys, "argv", ["", *arguments, f"--output={output}"])
+    runpy.run_module("mner_jax.benchmark", run_name="__main__")
+    return json.loads(output.read_text())["rows"]
+
+  return run
+
+
+def test_train_writes_a_row_for_each_number_of_types(benchmark, capsys):
+  rows = benchmark(
+    "--config=mner_jax/configs/synthetic_text.py",
+    "--config.model.text.hidden_size=16",
+    "--config.model.text.num_layers=1",
+    "--repeats=1",
+    "--batch_sizes=32",
+    "--lengths=16",
+    "--num_types=2,4",
+  )
+  assert [row["tags"] for row in rows] == [5, 9]
+  for row in rows:
+    for name in ("ms", "examples_per_second", "share_of_peak", "gigabytes"):
+      assert row[name] > 0, name
+  header, *lines = capsys.readouterr().out.splitlines()[1:]
+  assert header.split() == list(rows[0]) and len(lines) == 2
+
+
+@pytest.mark.parametrize(
+  "argument", ["--batch_sizes=8,0", "--repeats=0", "--compile_for=v1:2x2"]
+)
+def test_bad_arguments_are_one_line(benchmark, capsys, argument):
+  with pytest.raises(SystemExit, match="2"):
+    benchmark(argument)
+  (line,) = capsys.readouterr().err.splitlines()
+  assert argument.partition("=")[0] in line
+
+
+def test_rows_of_the_crf():
+  rows = crf.run([(4, 8, 5)], repeats=1)
+  assert [row["what"] for row in rows] == ["loss and gradient", "viterbi"]
+  assert all(row["ms"] > 0 for row in rows)
+
+
+def test_rows_of_the_input_pipeline():
+  rows = input.run([((64, 48), 20, 8)], workers=(1, 2), repeats=1)
+  assert [row["workers"] for row in rows] == [1, 2]
+  for row in rows:
+    low, high = row["examples_per_second_range"]
+    assert 0 < low <= row["examples_per_second"] <= high
+
+
+# HLO -> bytes that a device sends, in XLA's notations of who takes part.
+COLLECTIVES = {
+  "f32[16] all-reduce(%x), replica_groups=mesh['a'=4,'b'=2] {'a'}": 96,
+  "f32[16] all-gather(%x), replica_groups=mesh['a'=2,'b'=4],"
+  " device_ids=([4,2]T(1,0)) {'b'}, dimensions={0}": 48,
+  "f32[16] all-to-all(%x), replica_groups=mesh['a'=2,'b'=4] {'a','b'}": 56,
+  "(bf16[4], bf16[16]) all-gather-start(%x), replica_groups=[2,4]<=[8]": 24,
+  "(f32[], /*index=1*/pred[8]) all-reduce(%x), replica_groups={{0,1}}": 12,
+  "f32[4] reduce-scatter(%x), replica_groups={{0,1,2},{3,4,5}}": 32,
+  "(f32[8], f32[8], u32[], u32[]) collective-permute-start(%x),"
+  " source_target_pairs={{0,1},{1,0}}": 32,
+}
+
+
+def test_bytes_of_collectives():
+  for line, want in COLLECTIVES.items():
+    # A second stage of the same collective must not count.
+    twice = f"  %name.1 = {line}, channel_id=7\n" * 2
+    ((_, sent, _),) = aot.collectives(twice)
+    assert sent == pytest.approx(want), line
+
+
+def test_the_description_of_a_compiled_step(tiny):
+  chip = aot.CHIPS["v5e"]
+  _, compiled = program(tiny, (8, 1, 1))
+  row = aot.describe(compiled, chip, 16)
+  assert 0 < row["arguments_gb"] < row["total_gb"] and row["fits"]
+  assert "all-reduce" in row["collectives"]
+  seconds = row["estimated_ms"] / 1e3
+  assert seconds > row["sent_gb"] * 1e9 / chip.link_rate > 0
+  assert row["estimated_examples_per_second"] == pytest.approx(16 / seconds)
+  full = chip._replace(hbm=row["total_gb"] * 1e9)
+  assert not aot.describe(compiled, full, 16)["fits"]
