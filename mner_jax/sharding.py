@@ -110,8 +110,7 @@ def replicated(mesh):
 def gather_rows(mesh):
   """Returns the function that, in jit, gives every device all rows of an array.
 
-  The gradient of a row goes back to the device of the row (reduce-scatter);
-  otherwise XLA would sum the gradients of all rows on every device.
+  Its gradient is summed over the devices, and each keeps that of its own rows.
   """
   if mesh is None:
     return lambda x: x
@@ -123,7 +122,8 @@ def gather_rows(mesh):
 
   gather.defvjp(
     lambda x: (gather(x), None),
-    lambda _, gradient: (place(gradient, batch_sharding(mesh)),),
+    # Without the first, XLA would exchange similarities, B x B of them.
+    lambda _, g: (place(place(g, replicated(mesh)), batch_sharding(mesh)),),
   )
   return gather
 
