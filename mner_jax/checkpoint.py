@@ -164,11 +164,8 @@ def restore_best(workdir, abstract_params):
 def initial_params(config, abstract_params):
   """Returns the best parameters of `config.init_from`, of the same model."""
   other = cli.read_workdir(config.init_from)
-  changed = [
-    line
-    for line in config_lib.differences(other, config)
-    if line.startswith(("model.", "data.labels"))
-  ]
+  lines = config_lib.differences(other, config)
+  changed = [x for x in lines if x.startswith(("model.", "data.labels"))]
   if changed:
     raise UserError(
       f"init_from: {config.init_from} holds another model: {'; '.join(changed)}"
@@ -196,15 +193,16 @@ def arguments(parser):
 
 def main(args):
   """Prints a line per step; raises a UserError if one must not be used."""
-  workdir, folder = args.workdir, _folder(args.workdir)
-  problems = _problems(workdir, _steps(folder))
+  folder = _folder(args.workdir)
+  problems = _problems(args.workdir, _steps(folder))
   for step, problem in problems.items():
     f1 = _scores(folder).get(step)
     score = f", dev F1 {f1:.4f}" if f1 is not None else ""
     print(f"{step}: damaged: {problem}" if problem else f"{step}: ok{score}")
-  damaged = sum(map(bool, problems.values()))
-  if damaged or not problems:
-    raise UserError(f"{folder}: {damaged or 'no checkpoints'} damaged")
+  if not problems:
+    raise UserError(f"{folder}: no checkpoints")
+  if damaged := sum(map(bool, problems.values())):
+    raise UserError(f"{folder}: {damaged} damaged")
 
 
 def claim_workdir(workdir, config):
@@ -283,10 +281,8 @@ def _share():
 
 def _scores(folder):
   """Returns {step: dev F1 or None} of the steps with a readable manifest."""
-  found = {
-    step: manifest.load(folder / str(step))[0] for step in _steps(folder)
-  }
-  return {step: entry["f1"] for step, entry in found.items() if entry}
+  found = {step: manifest.load(folder / str(step)) for step in _steps(folder)}
+  return {step: entry["f1"] for step, (entry, _) in found.items() if entry}
 
 
 def _best(scores):

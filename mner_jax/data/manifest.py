@@ -98,5 +98,5 @@ def _names(path, prefix=""):
     name = f"{prefix}{entry.name}"
     if entry.is_dir():
       yield from _names(path, f"{name}/")
-    elif not name.startswith((NAME, ".")):
+    elif not entry.name.startswith((NAME, ".")):
       yield name
