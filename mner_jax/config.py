@@ -38,8 +38,8 @@ Fusion = Literal["collaboration", "concatenation", "umt", "maf", "none"]
 class DataConfig:
   """What is read; sizes in word pieces."""
 
-  # A folder, "synthetic" for the embedded corpus, or "mmnerd", "twitter2015"
-  # or "twitter2017" for what lies in TFDS' manual folder.
+  # A folder; "synthetic", the embedded corpus; or, from TFDS' manual folder,
+  # "mmnerd", "twitter2015" or "twitter2017".
   path: str = "synthetic"
   languages: tuple[str, ...] = ("en", "fr", "de", "es")
   eval_languages: tuple[str, ...] = ()  # () = languages
@@ -148,8 +148,7 @@ class LossConfig:
   temperature: Positive = 0.5
   contrastive: Literal["nt_xent", "clip", "none"] = "nt_xent"
   text_share: Share = 0.5  # of text -> image in the CLIP form
-  # A sentence's vector or its words are compared with a picture('s tokens).
-  alignment: Literal["sentence", "word"] = "sentence"
+  alignment: Literal["sentence", "word"] = "sentence"  # what pictures align to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,9 +281,9 @@ def _convert(kind, value, path):
     good, words = type(value) is kind, f"of type {kind.__name__}"
     if good and kind is float:
       good, words = math.isfinite(value), "finite"
-  if not good:
-    raise UserError(f"config: {path} must be {words}, not {value!r}")
-  return value
+  if good:
+    return value
+  raise UserError(f"config: {path} must be {words}, not {value!r}")
 
 
 def to_json(config):

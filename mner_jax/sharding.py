@@ -1,4 +1,4 @@
-"""The device mesh, and where every array of the train state lies on it.
+"""The device mesh, and where every array of the train state is on it.
 
 Mesh axes: 'data' splits batches; 'fsdp' splits batches and parameters;
 'tensor' splits parameters within a layer. One ordered table says how a
@@ -40,7 +40,7 @@ _LARGE = 1 << 20  # numbers; above this a parameter must not lie everywhere
 
 
 def make_mesh(config, devices=None):
-  """The mesh of a MeshConfig over `devices` (default: all of them)."""
+  """Returns the mesh of a MeshConfig over `devices` (default: all of them)."""
   devices = jax.devices() if devices is None else devices
   shape = [config.data, config.fsdp, config.tensor]
   if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
@@ -49,27 +49,24 @@ def make_mesh(config, devices=None):
   shape = [len(devices) // known if n == -1 else n for n in shape]
   if math.prod(shape) != len(devices):
     raise UserError(
-      f"config: mesh {dict(zip(AXES, shape, strict=True))} does not fill the"
-      f" {len(devices)} devices"
+      f"config: mesh {shape} does not fill the {len(devices)} devices"
     )
-  return Mesh(
-    np.asarray(devices).reshape(shape), AXES,
-    axis_types=(AxisType.Auto,) * len(AXES),
-  )  # fmt: skip
+  types = (AxisType.Auto,) * len(AXES)
+  return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=types)
 
 
 def path_name(path):
-  """'opt_state/0/mu/text/pooler/kernel' for a jax key path."""
+  """Returns 'opt_state/0/mu/text/pooler/kernel', of a jax key path."""
   return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def shardings(tree, mesh):
-  """The NamedSharding of every array of a tree, by RULES.
+  """Returns the NamedSharding of every array of a tree, by RULES.
 
   Raises a UserError that lists what the mesh does not divide, and what is
   large and has no rule.
   """
-  problems, whole = [], []
+  problems = {}  # as an ordered set
   split = mesh.shape["fsdp"] * mesh.shape["tensor"] > 1
 
   def place(path, x):
@@ -79,31 +76,24 @@ def shardings(tree, mesh):
       # A factored moment or a placeholder in the place of a parameter.
       spec = P()
     if split and not any(spec) and x.size > _LARGE:
-      whole.append(f"{name} {x.shape}")
+      problems[f"no rule of sharding.RULES splits {name} {x.shape}"] = None
     for size, axes in zip(x.shape, spec, strict=False):
       axes = (axes,) if isinstance(axes, str) else axes or ()
       parts = math.prod(mesh.shape[axis] for axis in axes)
       if size % parts:
-        problems.append(f"{name} {x.shape}: {size} over {parts} devices")
+        problems[f"{parts} devices do not divide {name} {x.shape}"] = None
     return NamedSharding(mesh, spec)
 
   placed = jax.tree_util.tree_map_with_path(place, tree)
   if problems:
     raise UserError(
-      "config: mesh.fsdp and mesh.tensor do not divide "
-      + "; ".join(sorted(set(problems))[:5])
-    )
-  if whole:
-    raise UserError(
-      "sharding.RULES: no rule splits "
-      + "; ".join(sorted(set(whole))[:5])
-      + "; add one, or set mesh.fsdp and mesh.tensor to 1"
+      f"config: mesh.fsdp, mesh.tensor: {'; '.join(list(problems)[:5])}"
     )
   return placed
 
 
 def replicated(mesh):
-  """The sharding of an array that every device holds whole."""
+  """Returns the sharding of an array that every device holds whole."""
   return NamedSharding(mesh, P())
 
 
@@ -132,8 +122,8 @@ def gather_fsdp(params, mesh):
   """In jit: the parameters as the model uses them, split over 'tensor' only.
 
   They are gathered before the step and given back after it (ZeRO,
-  arXiv:1910.02054), so that only rows of the batch are split over 'fsdp'. Left
-  to itself XLA splits activations after the parameters, and moves more.
+  arXiv:1910.02054), so that only rows of the batch are split over 'fsdp'.
+  Otherwise XLA shards activations like the parameters and communicates more.
   """
   if mesh is None or mesh.shape["fsdp"] == 1:
     return params
@@ -150,12 +140,12 @@ def gather_fsdp(params, mesh):
 
 
 def batch_sharding(mesh):
-  """The sharding of a batch: rows over 'data' and 'fsdp'."""
+  """Returns the sharding of a batch: rows over 'data' and 'fsdp'."""
   return NamedSharding(mesh, P(("data", "fsdp")))
 
 
 def check_batch_size(batch_size, mesh):
-  """A UserError where rows cannot be shared out evenly."""
+  """Raises a UserError where rows cannot be shared out evenly."""
   parts = mesh.shape["data"] * mesh.shape["fsdp"]
   if batch_size % parts:
     raise UserError(

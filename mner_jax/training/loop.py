@@ -92,7 +92,8 @@ def train(config, workdir, stop_at=None):
   with contextlib.ExitStack() as stack:
     if jax.process_index() == 0:
       stack.enter_context(checkpoint.lock(workdir))
-    stop = stack.enter_context(stopping.StopSignal(config.train.log_every))
+    stop = stopping.StopSignal(config.train.log_every)
+    stack.enter_context(stop.listening())
 
     # Mesh and data.
     mesh = sharding.make_mesh(config.mesh)
