@@ -62,8 +62,8 @@ def label_map(pairs, types):
     old, _, new = pair.partition("=")
     if old not in types or old in found or not re.fullmatch(r"\S+", new):
       raise UserError(
-        f"data.label_map: {pair!r} is not OLD=NEW (OLD=O drops a type), with"
-        f" each OLD once and one of {', '.join(types)}"
+        f"data.label_map: {pair!r} is not OLD=NEW (OLD=O drops a type), or"
+        f" {old!r} is in it twice or none of {', '.join(types)}"
       )
     found[old] = new
   return found

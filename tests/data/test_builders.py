@@ -304,9 +304,8 @@ def test_the_layout_of_the_authors(folder, parent):
   split = train(folder, languages=("en", "fr"))
   assert [s.words for s in split.sentences] == [("en",), ("fr",)]
   assert split.image_status == ["ok", "ok"]
-  assert split.sentences[1].where(0) == (
-    "train_valid_test_fr/train_conll_format.txt:2"
-  )
+  where = split.sentences[1].where(0)
+  assert where == "train_valid_test_fr/train_conll_format.txt:2"
   assert folders.languages(epath.Path(folder)) == ("en", "fr")
 
 

@@ -96,5 +96,5 @@ def test_label_map():
   assert schemes.label_map((), ["A", "C"]) == {}
   assert schemes.label_map(("A=B", "C=O"), ["A", "C"]) == {"A": "B", "C": "O"}
   for pairs in (("A",), ("=B",), ("A=",), ("A=B", "A=C"), ("A= B",), ("B=C",)):
-    with pytest.raises(UserError, match="data.label_map: '.*OLD=NEW.*of A, C$"):
+    with pytest.raises(UserError, match="data.label_map: '.*none of A, C$"):
       schemes.label_map(pairs, ["A", "C"])
