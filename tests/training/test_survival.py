@@ -324,7 +324,7 @@ def test_batches_that_are_not_finite(train, tmp_path, monkeypatch):
 
   monkeypatch.setattr(batches.Examples, "rows", poisoned)
   workdir = tmp_path / "run"
-  second = "step 21: crf is not finite (1 left out before)"
+  second = "step 21: crf is not finite (1 skipped before)"
   # The third time it goes on after the one that was left out.
   for count, expected in [(0, "step 6: crf"), (1, second), (1, second)]:
     code, _, err = train(workdir, f"--config.train.skip_nonfinite={count}")
