@@ -130,15 +130,18 @@ def run(config, topology, *, batch_sizes, lengths):
   Returns:
     A row per size: the work and memory of one device, and its collectives.
   """
+  chip = CHIPS.get(topology.partition(":")[0])
+  if not chip:
+    raise UserError(
+      f"--compile_for={topology}: the chip must be one of {', '.join(CHIPS)},"
+      " as in v5e:4x4"
+    )
   try:
-    chip = CHIPS[topology.partition(":")[0]]
     description = topologies.get_topology_desc(topology, "tpu")
   except Exception as error:  # from the TPU library, or where it is missing
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    raise UserError(
-      f"--compile_for={topology}: {reason}; chips are {', '.join(CHIPS)}, for"
-      " example v5e:4x4, and it needs the extra [tpu]"
-    ) from None
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    needs = "it needs the extra [tpu]"
+    raise UserError(f"--compile_for={topology}: {reason}; {needs}") from None
   print(__doc__, chip, sep="\n")
   mesh = sharding.make_mesh(config.mesh, description.devices)
   rows = []

@@ -133,7 +133,7 @@ def test_several_hosts_compute_what_one_does(
   )
   processes = [start([*command, f"--process_id={i}"]) for i in range(hosts)]
   try:
-    said = [process.communicate(timeout=400) for process in processes]
+    said = [process.communicate(timeout=600) for process in processes]
   finally:  # one that failed leaves the others waiting
     for process in processes:
       process.kill()
