@@ -238,7 +238,7 @@ BAD = {
     "must be in [0, 1], not 1.5",
   ),
   "seed": (["--config.seed=-3"], "seed must be"),
-  "no files": (["--config.data.path={empty}"], "no train.txt for 'en'"),
+  "no files": (["--config.data.path={empty}"], "no train split for 'en'"),
   "bad value": (["--config.loss.contrastive=simclr"], "simclr"),
   "language without data": (["--config.data.languages=('en','fr')"], "fr"),
   "mesh": (["--config.mesh.tensor=3"], "mesh"),
