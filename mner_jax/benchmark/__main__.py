@@ -15,22 +15,20 @@ compiles the train step for a TPU slice on a machine without one (extra [tpu]);
 batch sizes are per device then, and the exit code is 3 if one does not fit.
 """
 
+import itertools
 import json
 import os
-import pathlib
 import platform
 import sys
 
 import jax
 from etils import epath
 
-import mner_jax
 from mner_jax import cli
 from mner_jax.benchmark import aot, crf, input, train
 from mner_jax.config import UserError, replace
+from mner_jax.configs import mmnerd
 from mner_jax.pretrained import fill_sizes
-
-_CONFIGS = pathlib.Path(mner_jax.__file__).parent / "configs"
 
 
 def count(text):
@@ -48,27 +46,23 @@ def counts(text):
 
 def arguments(parser):
   """Defines the command's flags."""
-  add, default = parser.add_argument, _CONFIGS / "mmnerd.py"
-  add("--config", metavar="FILE", default=default, help="whose sizes to take")
+  add = parser.add_argument
+  add("--config", default=mmnerd.__file__, help="a config file, for its sizes")
   add("--suite", default="train", choices=("train", "crf", "input"))
   add("--compare", choices=("torch",), help="what to run in turns with ours")
-  add("--batch_sizes", type=counts, default=[32, 256], help="sentences")
-  add("--lengths", type=counts, default=[32], help="word pieces of a sentence")
-  text = "entity types, for train (default: the config's)"
-  add("--num_types", type=counts, default=[None], help=text)
+  add("--batch_sizes", type=counts, default="32,256", help="sentences")
+  add("--lengths", type=counts, default="32", help="word pieces of a sentence")
   add("--repeats", type=count, default=7, help="rounds (default: 7)")
-  text = "TPU slice to compile the train step for, as v5e:4x4"
-  add("--compile_for", metavar="SLICE", help=text)
-  add("--output", metavar="FILE", help="write the rows there, as JSON")
+  add("--compile_for", help="TPU slice to compile for, such as v5e:4x4")
+  add("--output", help="JSON file to write the rows to")
 
 
-def _resolved(config, num_types=None):
+def _load(args):
   """Returns the config with random weights; four types unless it names some."""
-  labels = config.data.labels or ("LOC", "MISC", "ORG", "PER")
-  if num_types is not None:
-    labels = tuple(f"T{i}" for i in range(num_types))
+  config = cli.override(cli.load(args.config), args.overrides)
   fields = {f"model.{name}.weights": "" for name in ("text", "vit", "resnet")}
-  return fill_sizes(replace(config, fields | {"data.labels": labels}))
+  fields["data.labels"] = config.data.labels or ("LOC", "MISC", "ORG", "PER")
+  return fill_sizes(replace(config, fields))
 
 
 def _pytorch():
@@ -81,22 +75,17 @@ def _pytorch():
 
 
 def _rows(args):
-  config = cli.override(cli.load(args.config), args.overrides)
-  sizes = {"batch_sizes": args.batch_sizes, "lengths": args.lengths}
+  config = _load(args)
+  sizes = list(itertools.product(args.batch_sizes, args.lengths))
   if args.compile_for:
-    return aot.run(_resolved(config), args.compile_for, **sizes)
+    return aot.run(config, args.compile_for, sizes)
   repeats, pytorch = args.repeats, _pytorch() if args.compare else None
   if args.suite == "crf":
     return crf.run(repeats=repeats, pytorch=pytorch)
   if args.suite == "input":
     rows = input.run(repeats=repeats, pytorch=pytorch)
-    first = {name: numbers[:1] for name, numbers in sizes.items()}
-    return rows + train.run(_resolved(config), repeats=repeats, **first)
-  rows = []
-  for num_types in args.num_types:
-    sized = _resolved(config, num_types)
-    rows += train.run(sized, repeats=repeats, pytorch=pytorch, **sizes)
-  return rows
+    return rows + train.run(config, sizes[:1], repeats=repeats)
+  return train.run(config, sizes, repeats=repeats, pytorch=pytorch)
 
 
 def _cell(value):

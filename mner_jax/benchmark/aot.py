@@ -12,17 +12,15 @@ if its arguments, temporaries and results take less than the HBM.
 """
 
 import collections
-import itertools
 import math
 import re
 import time
 from typing import NamedTuple
 
-import jax
 from jax.experimental import topologies
 
 from mner_jax import sharding
-from mner_jax.benchmark import train
+from mner_jax.benchmark import timing, train
 from mner_jax.config import UserError
 
 
@@ -118,14 +116,13 @@ def describe(compiled, chip, batch_size):
   }
 
 
-def run(config, topology, *, batch_sizes, lengths):
-  """Compiles the step for a slice at every batch size and length.
+def run(config, topology, sizes):
+  """Compiles the step for a slice at every size.
 
   Args:
     config: the experiment; its mesh is that of the slice.
     topology: of jax.experimental.topologies, such as "v5e:4x4".
-    batch_sizes: sentences per device.
-    lengths: word pieces.
+    sizes: (sentences per device, word pieces) of each.
 
   Returns:
     A row per size: the work and memory of one device, and its collectives.
@@ -145,18 +142,14 @@ def run(config, topology, *, batch_sizes, lengths):
   print(__doc__, chip, sep="\n")
   mesh = sharding.make_mesh(config.mesh, description.devices)
   rows = []
-  for size, length in itertools.product(batch_sizes, lengths):
+  for size, length in sizes:
     start = time.perf_counter()
     row = {"topology": topology, "chips": mesh.size, "batch": size}
     row["length"] = length
     batch_size = size * mesh.shape["data"] * mesh.shape["fsdp"]
     traced, _ = train.trace_step(config, mesh, batch_size, length)
-    try:
+    with timing.within_memory(row, fits=False):
       row |= describe(traced.lower().compile(), chip, batch_size)
-    except jax.errors.JaxRuntimeError as error:
-      if "RESOURCE_EXHAUSTED" not in str(error):
-        raise
-      row["fits"] = False
     row["compile_seconds"] = time.perf_counter() - start
     rows.append(row)
   return rows

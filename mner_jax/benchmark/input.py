@@ -57,9 +57,7 @@ def make_examples(folder, size, count, batch_size):
     formats.Sentence(("word",) * 16, ("O",) * 16, str(i % _PICTURES))
     for i in range(count)
   ]
-  parts = {"train": sentences, "valid": sentences[:1], "test": sentences[:1]}
-  for name, part in parts.items():
-    formats.write_conll(folder / "data" / f"{name}.txt", part)
+  formats.write_conll(folder / "data" / "train.txt", sentences)
   fields = {
     "data.path": str(folder / "data"),
     "data.cache_dir": str(folder / "cache"),

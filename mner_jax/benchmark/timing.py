@@ -1,5 +1,6 @@
 """Timing of variants side by side."""
 
+import contextlib
 import time
 
 import numpy as np
@@ -44,3 +45,14 @@ def milliseconds(seconds):
   """The fields "ms" (median) and "spread_ms" (half the quartiles' distance)."""
   low, median, high = 1e3 * np.quantile(seconds, [0.25, 0.5, 0.75])
   return {"ms": float(median), "spread_ms": float(high - low) / 2}
+
+
+@contextlib.contextmanager
+def within_memory(row, **otherwise):
+  """Runs a block; if it needs too much memory, `otherwise` goes into the row."""
+  try:
+    yield
+  except RuntimeError as error:  # XLA's and PyTorch's
+    if "memory" not in str(error).lower():
+      raise
+    row.update(otherwise)

@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import itertools
 import time
 
 import jax
@@ -82,13 +81,12 @@ def matmul_peak(dtype):
   return 2 * n**3 / np.median(times["matmul"])
 
 
-def run(config, *, batch_sizes, lengths, repeats, pytorch=None):
-  """Measures the step at every batch size and length.
+def run(config, sizes, *, repeats, pytorch=None):
+  """Measures the step at every size.
 
   Args:
     config: the experiment, with its labels and sizes filled in.
-    batch_sizes: sentences, over all devices.
-    lengths: word pieces.
+    sizes: (sentences over all devices, word pieces) of each.
     repeats: rounds.
     pytorch: the module tests/parity/speed.py, to run its step in turns with
       ours.
@@ -101,67 +99,63 @@ def run(config, *, batch_sizes, lengths, repeats, pytorch=None):
   """
   peaks = {dtype: matmul_peak(dtype) for dtype in ("float32", "bfloat16")}
   rows = []
-  for size, length in itertools.product(batch_sizes, lengths):
-    batch = random_batch(config, size, length)
+  for size in sizes:
+    batch = random_batch(config, *size)
     rows += _measure(config, batch, repeats, pytorch, peaks)
     gc.collect()  # the models of this size, before those of the next
   return rows
 
 
 def _measure(config, batch, repeats, pytorch, peaks):
-  """The rows of one size."""
+  """Returns the rows of one size."""
   size, length = batch["input_ids"].shape
-  # {variant: (dtype, function that makes a step)}
-  ours = f"mner_jax {config.dtype}"
-  variants = {ours: (config.dtype, lambda: _Step(config, batch))}
+  mesh = sharding.make_mesh(config.mesh)
+  traced, init = trace_step(config, mesh, size, length)
+  lowered = traced.lower()
+  cost = {}
+
+  def ours():
+    start = time.perf_counter()
+    step = lowered.compile()
+    seconds = time.perf_counter() - start
+    memory = step.memory_analysis()
+    used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    cost.update(gigabytes=used / 1e9, compile_seconds=seconds)
+    state = init(jax.random.key_data(jax.random.key(config.seed)))
+    placed = sharding.put_batch(batch, mesh)
+
+    def update():
+      nonlocal state
+      state, metrics = step(state, placed)
+      return metrics["loss"]
+
+    return update
+
+  # (name, dtype, function that makes a step)
+  variants = [(f"mner_jax {config.dtype}", config.dtype, ours)]
   if pytorch:
     make = functools.partial(pytorch.train_step, config, batch)
-    variants["torch eager fp32"] = "float32", lambda: make(fast=False)
+    eager, fast = (functools.partial(make, fast=x) for x in (False, True))
+    variants.append(("torch eager fp32", "float32", eager))
     if jax.default_backend() == "gpu":
-      variants["torch compile bf16"] = "bfloat16", lambda: make(fast=True)
-  steps, rows = {}, {}
-  for name, (_, make_step) in variants.items():
-    rows[name] = {"variant": name, "batch": size, "length": length}
-    rows[name]["tags"] = len(config.tags)
-    try:
-      steps[name] = make_step()
-      float(steps[name]())
-    except RuntimeError as error:  # XLA's and PyTorch's
-      if "memory" not in str(error).lower():
-        raise
-      steps.pop(name, None)
-      rows[name]["failed"] = "out of memory"
-  for name, times in timing.interleave(steps, repeats=repeats).items():
-    row = rows[name]
-    row |= timing.milliseconds(times)
-    seconds = row["ms"] / 1e3
-    row["examples_per_second"] = size / seconds
-    if ours in steps:
-      rate = steps[ours].flops / seconds
+      variants.append(("torch compile bf16", "bfloat16", fast))
+  steps, rows = {}, []
+  for name, _, make_step in variants:
+    row = {"variant": name, "batch": size, "length": length}
+    row["tags"] = len(config.tags)
+    rows.append(row)
+    with timing.within_memory(row, failed="out of memory"):
+      step = make_step()
+      float(step())
+      steps[name] = step
+  times = timing.interleave(steps, repeats=repeats)
+  for row, (name, dtype, _) in zip(rows, variants, strict=True):
+    if name in times:
+      row |= timing.milliseconds(times[name])
+      seconds = row["ms"] / 1e3
+      rate = lowered.cost_analysis()["flops"] / seconds
+      row["examples_per_second"] = size / seconds
       row["tflops"] = rate / 1e12
-      row["share_of_peak"] = rate / peaks[variants[name][0]]
-    if name == ours:
-      row |= steps[ours].cost
-  return list(rows.values())
-
-
-class _Step:
-  """A compiled train step with its state; a call makes one update."""
-
-  def __init__(self, config, batch):
-    mesh = sharding.make_mesh(config.mesh)
-    traced, init = trace_step(config, mesh, *batch["input_ids"].shape)
-    lowered = traced.lower()
-    self.flops = lowered.cost_analysis()["flops"]
-    start = time.perf_counter()
-    self._step = lowered.compile()
-    seconds = time.perf_counter() - start
-    memory = self._step.memory_analysis()
-    used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    self.cost = {"gigabytes": used / 1e9, "compile_seconds": seconds}
-    self._state = init(jax.random.key_data(jax.random.key(config.seed)))
-    self._batch = sharding.put_batch(batch, mesh)
-
-  def __call__(self):
-    self._state, metrics = self._step(self._state, self._batch)
-    return metrics["loss"]
+      row["share_of_peak"] = rate / peaks[dtype]
+  rows[0].update(cost)
+  return rows

@@ -5,7 +5,7 @@ the ordinary training loop; every tag is O. Scored by retrieval of 65 pictures
 (published `val` and `test`); trained on all but the last 72 of `train`, which
 the settings were chosen on. The last step is scored: nothing is selected.
 
-Measured: see the README, "The contrastive part alone".
+Measured: see `mner_jax/tables/results/retrieval-mini.md`.
 Command:
   python -m mner_jax.tables retrieval --data=FLICKR8K_MULTI30K --seeds=5
 """

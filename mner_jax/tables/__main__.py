@@ -12,6 +12,7 @@ failed; 2 for bad input; 75 if stopped.
 """
 
 import importlib
+import json
 import sys
 
 from etils import epath
@@ -19,6 +20,7 @@ from etils import epath
 from mner_jax import cli
 from mner_jax import config as config_lib
 from mner_jax.config import UserError
+from mner_jax.data import files
 from mner_jax.tables import output, prepare, runs
 from mner_jax.tables.rows import TABLES
 
@@ -30,12 +32,8 @@ def arguments(parser):
   add("--seeds", type=int, default=3, help="how many: 19, 20, ... (default: 3)")
   add("--scale", choices=("mini", "paper"), default="mini", help="its size")
   add("--data", metavar="DIR", help="the data set (default: the config's)")
-  add("--weights", metavar="NAME", help="the text encoder's, Hub or folder")
-  add(
-    "--rows",
-    action="append",
-    help="only this row, and the reference; repeatable",
-  )
+  rows = "only this row, and the reference; repeatable"
+  add("--rows", action="append", help=rows)
   add("--override", action="append", default=[], help="a.b=value in every row")
   add("--workdir", default="runs/tables", help="folder of all tables")
 
@@ -49,10 +47,7 @@ def plan(args):
   workdir = epath.Path(args.workdir)
   module = f"mner_jax.configs.{table.configs[args.scale]}"
   config = importlib.import_module(module).get_config()
-  fields = dict(table.budget.get(args.scale, {}))
-  if args.weights:
-    fields["model.text.weights"] = args.weights
-  config = config_lib.replace(config, fields)
+  config = config_lib.replace(config, table.budget.get(args.scale, {}))
   config = config_lib.replace(config, _data(args, table, config, workdir))
   overrides = (text.partition("=") for text in args.override)
   config = cli.override(config, {name: text for name, _, text in overrides})
@@ -94,9 +89,12 @@ def main(args):
   table, planned = plan(args)
   failures = runs.execute(planned)
   folder = epath.Path(args.workdir) / f"{args.name}-{args.scale}"
-  found, text = output.write(table, planned, failures, folder)
-  if table.reference and any(row["seeds"] for row in found["rows"]):
-    figure.draw(found, planned, folder / "figure.svg")
+  found = output.collect(table, planned, failures)
+  text = output.markdown(table, found)
+  files.write(folder / "table.json", json.dumps(found, indent=2))
+  files.write(folder / "table.md", text)
+  if table.reference:
+    figure.draw(table.title, planned, folder / "figure.svg")
   print(text)
   runs.say(f"written to {folder}")
   if failures:

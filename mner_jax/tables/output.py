@@ -2,34 +2,22 @@
 
 import functools
 import json
-import operator
 import statistics
 
 import numpy as np
 
-from mner_jax import cli
-from mner_jax.data import files
-from mner_jax.evaluation import retrieval, significance
+from mner_jax import cli, config
+from mner_jax.evaluation import significance
 
-# Settings of the runs that are printed under the table.
+# What is printed under the table, of each run's config and run.json.
 _SETTINGS = """
   data.path data.fingerprint train.epochs train.batch_size
-  optim.learning_rate seed
+  optim.learning_rate seed hardware jax commit date
 """.split()
-_WAYS = {"text_to_image": "text → picture", "image_to_text": "picture → text"}
-
-
-def write(table, runs, failures, folder):
-  """Writes `table.json` and `table.md`; returns (the dict, the Markdown)."""
-  found = collect(table, runs, failures)
-  text = markdown(found)
-  files.write(folder / "table.json", json.dumps(found, indent=2))
-  files.write(folder / "table.md", text)
-  return found, text
 
 
 def collect(table, runs, failures):
-  """The table as a dict, the content of `table.json`.
+  """Returns the table as a dict, the content of `table.json`.
 
   Args:
     table: rows.Table.
@@ -41,7 +29,7 @@ def collect(table, runs, failures):
   rows = []
   for name, changes in table.rows.items():
     mine = [run for run in runs if run.row == name]
-    finished = [run for run in done if run.row == name]
+    finished = [run for run in mine if run in done]
     row = {
       "row": name,
       "hash": mine[0].hash,
@@ -58,14 +46,13 @@ def collect(table, runs, failures):
   return {
     "title": table.title,
     "reference": table.reference,
-    "columns": table.columns,
     "rows": rows,
     "protocol": _protocol(table, done),
   }
 
 
 def _scores(run):
-  """The tree of a finished run's numbers."""
+  """Returns the tree of a finished run's numbers."""
   return {
     **run.read("test_metrics.json"),
     "retrieval": run.read("test_retrieval.json") or {},
@@ -74,7 +61,7 @@ def _scores(run):
 
 
 def _over_seeds(trees):
-  """Trees of numbers -> one of {"mean", "sd", "largest"}.
+  """Merges trees of numbers into one of {"mean", "sd", "largest"}.
 
   The standard deviation is that of a sample (n - 1), None for one seed.
   """
@@ -102,21 +89,21 @@ def _significance(runs, reference):
   shared = sorted(ours.keys() & theirs.keys())
   if shared and runs != reference:
     pair = [np.stack([x[seed] for seed in shared]) for x in (ours, theirs)]
-    # Rows scored on different sentences cannot be paired.
-    if np.array_equal(pair[0][..., 2], pair[1][..., 2]):
-      found["difference"], found["p"] = significance.paired_test(*pair)
+    found["difference"], found["p"] = significance.paired_test(*pair)
   return found
 
 
 def _protocol(table, runs):
   """How the numbers of finished runs came about, as lines."""
-  configs = [cli.read_workdir(run.folder) for run in runs]
-  records = [run.read("run.json") for run in runs]
-  values = {x: [operator.attrgetter(x)(c) for c in configs] for x in _SETTINGS}
-  for name in ("hardware", "jax", "commit", "date"):
-    values[name] = [record[name] or "unknown" for record in records]
-  lines = [
-    *(f"{k}: {', '.join(sorted(set(map(str, v))))}" for k, v in values.items()),
+  records = [
+    config.flatten(cli.read_workdir(run.folder)) | run.read("run.json")
+    for run in runs
+  ]
+  lines = []
+  for name in _SETTINGS:
+    values = {str(record[name] or "unknown") for record in records}
+    lines.append(f"{name}: {', '.join(sorted(values))}")
+  lines += [
     "±: standard deviation over seeds (n - 1)",
     "run: the folder runs/RUN-SEED holds config, logs, predictions and scores",
   ]
@@ -134,26 +121,20 @@ def _protocol(table, runs):
   return [*lines, *table.notes]
 
 
-def markdown(found):
-  """The text of `table.md`: the table of `collect`, and the protocol."""
-  rows = [_cells(found, row) for row in found["rows"]]
-  text = [f"**{found['title']}**, in %", "", *_table(rows)]
-  if not found["reference"] and (recalls := _recalls(found["rows"])):
-    text += ["", *_table(recalls)]
+def markdown(table, found):
+  """Returns the text of `table.md`, from a rows.Table and its `collect`."""
+  rows = [_cells(table, row) for row in found["rows"]]
+  by_length = sorted(rows, key=len, reverse=True)
+  headings = list(dict.fromkeys(h for row in by_length for h in row))
+  lines = [headings, ["---"] * len(headings)]
+  lines += [[row.get(h, "-") for h in headings] for row in rows]
+  text = [f"**{table.title}**, in %", ""]
+  text += [f"| {' | '.join(line)} |" for line in lines]
   text += ["", *(f"- {line}" for line in found["protocol"])]
   for row in found["rows"]:
     for seed, reason in row["failed"].items():
       text.append(f"- MISSING: {row['row']}, seed {seed}: {reason}")
   return "\n".join(text) + "\n"
-
-
-def _table(rows):
-  """Markdown lines of rows {heading: text}, "-" where a row has none."""
-  by_length = sorted(rows, key=len, reverse=True)
-  headings = list(dict.fromkeys(h for row in by_length for h in row))
-  lines = [headings, ["---"] * len(headings)]
-  lines += [[row.get(h, "-") for h in headings] for row in rows]
-  return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def _percent(spread):
@@ -162,15 +143,12 @@ def _percent(spread):
   return f"{100 * spread['mean']:.2f}{sd}"
 
 
-def _cells(found, row):
-  """A row of the table, {heading: text}."""
-  name, missing, scores = row["row"], len(row["failed"]), row.get("scores")
-  if missing:
-    name += f" ({missing} runs missing)"
-  if scores is None:
-    return {"": name, "run": row["hash"]}
-  cells = {"": name}
-  if found["reference"]:
+def _cells(table, row):
+  """Returns a row of the table, {heading: text}."""
+  if "scores" not in row:
+    return {"": row["row"], "run": row["hash"]}
+  cells, scores = {"": row["row"]}, row["scores"]
+  if table.reference:
     low, high = row["interval"]
     cells["F1"] = _percent(scores["f1"])
     cells["95 %"] = f"{100 * low:.2f}-{100 * high:.2f}"
@@ -178,31 +156,13 @@ def _cells(found, row):
       cells["difference"] = f"{100 * row['difference']:+.2f}"
       cells["p"] = f"{row['p']:.4f}"
     cells["strict F1"] = _percent(scores["f1_strict"])
-  for heading, path in found["columns"].items():
+  for heading, path in table.columns.items():
     names = path.split(".")
-    if score := functools.reduce(lambda x, k: x.get(k, {}), names, scores):
+    score = functools.reduce(lambda x, k: x.get(k, {}), names, scores)
+    if score and names[-1] == "p":
+      cells[heading] = f"{score['largest']:.4f}"
+    elif score:
       zero_shot = names[0] == "per_language" and heading not in row["languages"]
       cells[heading] = _percent(score) + "*" * zero_shot
-  if found["reference"]:
-    cells["entities"] = f"{scores['counts']['entities']['mean']:,.0f}"
   seconds = f"{scores['seconds']['mean']:.0f}"
   return cells | {"s/run": seconds, "run": row["hash"]}
-
-
-def _recalls(rows):
-  """Recalls and mean ranks by language, both ways, against chance."""
-  lines = []
-  for row in rows:
-    for language, found in row.get("scores", {}).get("retrieval", {}).items():
-      for name, tree in ((row["row"], found), ("chance", found["chance"])):
-        cells = {"": name, "language": language}
-        cells["pictures"] = f"{found['pictures']['mean']:.0f}"
-        for way, arrow in _WAYS.items():
-          for k in retrieval.RANKS:
-            cells[f"{arrow} R@{k}"] = _percent(tree[way][str(k)])
-          rank = tree[way]["mean_rank"]["mean"]
-          cells[f"{arrow} mean rank"] = f"{rank:.1f}"
-        if name != "chance":
-          cells["p"] = f"{found['p']['largest']:.4f}"
-        lines.append(cells)
-  return lines

@@ -5,7 +5,6 @@ The same source gives the same bytes.
 
 import itertools
 import json
-import shutil
 
 from etils import epath
 
@@ -70,12 +69,10 @@ def captions(source, target):
 
 
 def _write(target, contents):
-  """Replaces a folder by {file: sentences}, all of them or none."""
-  temporary = target.with_name(target.name + ".tmp")
-  for old in (temporary, target):
-    shutil.rmtree(old, ignore_errors=True)
+  """Writes {file: sentences} below a folder; readers never see a part."""
   for name, sentences in contents.items():
-    path = temporary / name
+    path = target / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    formats.write_jsonl(path, sentences)
-  temporary.rename(target)
+    temporary = path.with_name(path.name + ".tmp")
+    formats.write_jsonl(temporary, sentences)
+    temporary.replace(path)

@@ -3,7 +3,6 @@
 All rows of a table share a config and a budget: none is tuned alone.
 """
 
-import functools
 import itertools
 from typing import NamedTuple
 
@@ -18,8 +17,8 @@ class Table(NamedTuple):
 
   Attributes:
     title: what it shows.
+    rows: {name: {field: value}} against the table's config.
     configs: {scale: name of a file in mner_jax/configs/}.
-    rows: {name: {field: value}} against that config.
     reference: the row that the others are tested against; "" = no test.
     columns: {heading: path in a run's scores}, shown beside F1.
     budget: {scale: {field: value}}, the same for every row.
@@ -30,11 +29,11 @@ class Table(NamedTuple):
   """
 
   title: str
-  configs: dict[str, str]
   rows: dict[str, dict]
+  configs: dict[str, str] = {"mini": "synthetic", "paper": "mmnerd"}
   reference: str = "2M-NER"
   columns: dict[str, str] = {x: f"per_language.{x}.f1" for x in _LANGUAGES}
-  budget: dict[str, dict] = {}
+  budget: dict[str, dict] = {"mini": {"train.epochs": 3}}
   subset: dict[str, int] = {}
   notes: tuple[str, ...] = ()
   paper_only: tuple[str, ...] = ()
@@ -46,24 +45,19 @@ _CLIP_FORM = {"loss.contrastive": "clip"}
 _BY_WORD = {"loss.alignment": "word"}
 _SOFTMAX = {"model.decoder": "softmax"}
 _RELEASED = {"model.released": True}
-_NO_VIT = {"model.vit.enabled": False}
-_NO_RESNET = {"model.resnet.enabled": False}
 _WARMUP = {"optim.warmup_steps": 0, "optim.warmup_share": 0.1}
 _ENGLISH = {"data.languages": ("en",)}
 _FINE_BUCKETS = (16, 24, 32, 48, 128)  # save a third of the work
 _RECALLS = {
-  f"{arrow} R@{k}": f"retrieval.all.{direction}.{k}"
-  for arrow, direction in (("t→i", "text_to_image"), ("i→t", "image_to_text"))
+  f"{chance}{arrow} R@{k}": f"retrieval.all.{chance.replace(' ', '.')}{way}.{k}"
+  for chance in ("", "chance ")
+  for arrow, way in (("t→i", "text_to_image"), ("i→t", "image_to_text"))
   for k in (1, 5, 10)
 }
-_on_synthetic = functools.partial(
-  Table,
-  configs={"mini": "synthetic", "paper": "mmnerd"},
-  budget={"mini": {"train.epochs": 3}},  # of the config's seven
-)
+_P = {f"permutation p, {x}": f"retrieval.{x}.p" for x in ("all", *_LANGUAGES)}
 
 TABLES = {
-  "main": _on_synthetic(
+  "main": Table(
     title="2M-NER and what it is compared with",
     rows={
       "BiLSTM-CRF": bilstm.SETTINGS,
@@ -75,7 +69,7 @@ TABLES = {
       "2M-NER": {},
     },
   ),
-  "ablation": _on_synthetic(
+  "ablation": Table(
     title="2M-NER without each of its parts",
     rows={
       "2M-NER": {},
@@ -84,8 +78,8 @@ TABLES = {
       "without collaboration": {"model.fusion": "none"},
       "concatenation, no contrastive loss": _CONCATENATION,
       "text only (BERT-CRF)": TEXT_ONLY,
-      "ViT only": _NO_RESNET,
-      "ResNet only": _NO_VIT,
+      "ViT only": {"model.resnet.enabled": False},
+      "ResNet only": {"model.vit.enabled": False},
       "CLIP form": _CLIP_FORM,
       "word-level alignment": _BY_WORD,
       "softmax for the CRF": _SOFTMAX,
@@ -113,7 +107,7 @@ TABLES = {
       "rows differ in sentences, and so in updates; epochs are the same",
     ),
   ),
-  "alignment": _on_synthetic(
+  "alignment": Table(
     title="Alignment: F1, and whether a sentence finds its picture",
     rows={"none": _NO_ALIGNMENT, "word": _BY_WORD, "sentence": {}},
     reference="sentence",
@@ -121,7 +115,7 @@ TABLES = {
   ),
   "text": Table(
     title="MMNERD-EN, text only",
-    configs={"mini": "mmnerd_text", "paper": "mmnerd_text"},
+    configs=dict.fromkeys(("mini", "paper"), "mmnerd_text"),
     rows={
       "BiLSTM-CRF": bilstm.SETTINGS,
       "BERT + softmax": _SOFTMAX,
@@ -145,7 +139,8 @@ TABLES = {
   ),
   "paintings": Table(
     title="CP-MNER, real pictures, small models from scratch",
-    configs={"mini": "cp_mner", "paper": "cp_mner"},
+    configs=dict.fromkeys(("mini", "paper"), "cp_mner"),
+    budget={},
     rows={
       "BERT-CRF": TEXT_ONLY,
       "UMT": umt.SETTINGS,
@@ -155,13 +150,15 @@ TABLES = {
   ),
   "retrieval": Table(
     title="The contrastive part alone: captions find their pictures",
-    configs={"mini": "flickr8k", "paper": "flickr8k"},
+    configs=dict.fromkeys(("mini", "paper"), "flickr8k"),
+    budget={},
     rows={"NT-Xent": {}, "CLIP form": _CLIP_FORM},
     reference="",
-    columns={},
+    columns=_RECALLS | _P,
     notes=(
       "chance: the exact expectation for random ranks",
-      "p: 9,999 permutations of the pictures, mean rank; largest of the seeds",
+      "permutation p: 9,999 permutations of the pictures, by mean rank; the"
+      " largest of the seeds",
       "the last step is scored; nothing was selected on these pictures",
     ),
   ),

@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -97,7 +96,6 @@ def execute(runs):
   # A config may be in a table under two names.
   todo = list({run.folder: run for run in runs if not run.finished}.values())
   say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before")
-  seconds = [r.read("run.json")["seconds"] for r in runs if r.finished]
   child, stopped, failures = None, False, {}
 
   def stop(number, frame):
@@ -115,17 +113,12 @@ def execute(runs):
     if stopped:  # the signal came while the child started
       child.terminate()
     code = child.wait()
-    taken = time.monotonic() - start
     if code or not run.finished:
       failures[run.folder] = _reason(run, code)
       outcome = f"FAILED ({failures[run.folder]}); the others go on"
     else:
-      seconds.append(taken)
       outcome = f"F1 {run.read('test_metrics.json')['f1']:.4f}"
-    say(f"  {name}: {outcome} in {taken:.0f} s")
-    if seconds and i < len(todo):
-      left = statistics.fmean(seconds) * (len(todo) - i) / 60
-      say(f"  about {left:.0f} min left")
+    say(f"  {name}: {outcome} in {time.monotonic() - start:.0f} s")
     if stopped:
       say("stopped; the same command goes on")
       sys.exit(EXIT_STOPPED)

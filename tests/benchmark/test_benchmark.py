@@ -25,17 +25,16 @@ def benchmark(monkeypatch, tmp_path):
   return run
 
 
-def test_train_writes_a_row_for_each_number_of_types(benchmark, capsys):
+def test_train_writes_a_row_for_each_size(benchmark, capsys):
   rows = benchmark(
     "--config=mner_jax/configs/synthetic_text.py",
     "--config.model.text.hidden_size=16",
     "--config.model.text.num_layers=1",
     "--repeats=1",
     "--batch_sizes=32",
-    "--lengths=16",
-    "--num_types=2,4",
+    "--lengths=16,24",
   )
-  assert [row["tags"] for row in rows] == [5, 9]
+  assert [row["length"] for row in rows] == [16, 24]
   for row in rows:
     for name in ("ms", "examples_per_second", "share_of_peak", "gigabytes"):
       assert row[name] > 0, name
