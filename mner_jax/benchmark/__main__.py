@@ -18,7 +18,6 @@ batch sizes are per device then, and the exit code is 3 if one does not fit.
 import itertools
 import json
 import os
-import platform
 import sys
 
 import jax
@@ -113,7 +112,6 @@ def main(args):
     "device": jax.devices()[0].device_kind,
     "devices": jax.device_count(),
     "cpus": os.cpu_count(),
-    "machine": platform.machine(),
     "jax": jax.__version__,
   }
   print(machine)

@@ -88,10 +88,9 @@ def describe(compiled, chip, batch_size):
   """What one device does in a compiled step, as the fields of a row."""
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
   arguments = memory.argument_size_in_bytes
-  temporaries = memory.temp_size_in_bytes
   # Donated arguments and results share their memory.
   results = memory.output_size_in_bytes - memory.alias_size_in_bytes
-  total = arguments + temporaries + results
+  total = arguments + memory.temp_size_in_bytes + results
   flops, accessed = cost["flops"], cost["bytes accessed"]
   kinds = collections.defaultdict(list)
   for kind, num_bytes, _ in collectives(compiled.as_text()):
@@ -104,7 +103,6 @@ def describe(compiled, chip, batch_size):
   seconds = compute + sent / chip.link_rate
   return {
     "arguments_gb": arguments / 1e9,
-    "temporaries_gb": temporaries / 1e9,
     "total_gb": total / 1e9,
     "fits": total < chip.hbm,
     "tflop": flops / 1e12,

@@ -20,8 +20,8 @@ def run(sizes=SIZES, *, repeats, pytorch=None):
     pytorch: the module tests/parity/speed.py, to compare with pytorch-crf.
 
   Returns:
-    Rows {"what", "sentences", "words", "tags", "ms", "spread_ms"}, with
-    "torch_ms" and "times_faster" where compared.
+    Rows {"what", "sentences", "words", "tags", ...}, with the fields of
+    `timing.compare`.
   """
   rows = []
   for b, w, k in sizes:
@@ -32,15 +32,9 @@ def run(sizes=SIZES, *, repeats, pytorch=None):
     lengths[0] = w
     ours = _ours(k, emissions, tags, lengths)
     theirs = pytorch.crf(k, emissions, tags, lengths) if pytorch else {}
-    for what in ours:
-      sides = {"ours": ours, "torch": theirs}
-      variants = {name: x[what] for name, x in sides.items() if x}
-      times = timing.interleave(variants, repeats=repeats)
+    for what, function in ours.items():
       row = {"what": what, "sentences": b, "words": w, "tags": k}
-      row |= timing.milliseconds(times["ours"])
-      if theirs:
-        row["torch_ms"] = timing.milliseconds(times["torch"])["ms"]
-        row["times_faster"] = row["torch_ms"] / row["ms"]
+      row |= timing.compare(function, theirs.get(what), repeats=repeats)
       rows.append(row)
   return rows
 

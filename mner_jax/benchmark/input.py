@@ -32,9 +32,8 @@ def run(sizes=SIZES, workers=(1, 2, 4), *, repeats, pytorch=None):
       with ours.
 
   Returns:
-    Rows {"image", "workers", "examples_per_second" (median),
-    "examples_per_second_range"}, with the same for "torch_" and "ratio" where
-    compared.
+    Rows {"image", "workers", "examples_per_second", ...}, with the fields of
+    `timing.compare` for a pass over the data.
   """
   rows = []
   for (width, height), count, batch_size in sizes:
@@ -91,18 +90,8 @@ def _measure(examples, folder, workers, repeats, pytorch):
     for _ in loader:
       pass
 
-  variants = {"": ours}
   if pytorch:
     loader = pytorch.loader(examples, folder, workers)
-    variants["torch_"] = theirs
-  times = timing.interleave(variants, repeats=repeats)
-  row = {}
-  for prefix, seconds in times.items():
-    rates = len(examples.windows) / np.array(seconds)
-    low, median, high = np.quantile(rates, [0, 0.5, 1]).round(1).tolist()
-    row[f"{prefix}examples_per_second"] = median
-    row[f"{prefix}examples_per_second_range"] = (low, high)
-  if pytorch:
-    ratio = row["examples_per_second"] / row["torch_examples_per_second"]
-    row["ratio"] = round(ratio, 2)
+  row = timing.compare(ours, theirs if pytorch else None, repeats=repeats)
+  row["examples_per_second"] = 1e3 * len(examples.windows) / row["ms"]
   return row

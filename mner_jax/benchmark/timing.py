@@ -47,6 +47,22 @@ def milliseconds(seconds):
   return {"ms": float(median), "spread_ms": float(high - low) / 2}
 
 
+def compare(ours, theirs, *, repeats):
+  """Measures our function, in turns with PyTorch's unless that is None.
+
+  Returns:
+    The fields of `milliseconds`, with "torch_ms" and "times_faster" if compared.
+  """
+  functions = {"ours": ours, "torch": theirs}
+  variants = {name: f for name, f in functions.items() if f}
+  times = interleave(variants, repeats=repeats)
+  row = milliseconds(times["ours"])
+  if theirs:
+    row["torch_ms"] = milliseconds(times["torch"])["ms"]
+    row["times_faster"] = row["torch_ms"] / row["ms"]
+  return row
+
+
 @contextlib.contextmanager
 def within_memory(row, **otherwise):
   """Runs a block; if it needs too much memory, `otherwise` goes into the row."""

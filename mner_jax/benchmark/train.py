@@ -92,7 +92,7 @@ def run(config, sizes, *, repeats, pytorch=None):
       ours.
 
   Returns:
-    Rows {"variant", "batch", "length", "tags", "ms", "spread_ms",
+    Rows {"variant", "batch", "length", "ms", "spread_ms",
     "examples_per_second", "tflops", "share_of_peak", "gigabytes",
     "compile_seconds"}; `share_of_peak` is relative to `matmul_peak` in the
     row's precision. A variant that needs too much memory has "failed" instead.
@@ -142,7 +142,6 @@ def _measure(config, batch, repeats, pytorch, peaks):
   steps, rows = {}, []
   for name, _, make_step in variants:
     row = {"variant": name, "batch": size, "length": length}
-    row["tags"] = len(config.tags)
     rows.append(row)
     with timing.within_memory(row, failed="out of memory"):
       step = make_step()

@@ -120,10 +120,12 @@ def execute(runs):
       outcome = f"F1 {run.read('test_metrics.json')['f1']:.4f}"
     say(f"  {name}: {outcome} in {time.monotonic() - start:.0f} s")
     if stopped:
-      say("stopped; the same command goes on")
-      sys.exit(EXIT_STOPPED)
+      break
   for number, handler in before.items():
     signal.signal(number, handler)
+  if stopped:
+    say("stopped; the same command goes on")
+    sys.exit(EXIT_STOPPED)
   return failures
 
 

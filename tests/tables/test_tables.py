@@ -1,9 +1,7 @@
 """Tables: rows, the planning and starting of runs, what is printed."""
 
 import argparse
-import contextlib
 import importlib
-import io
 import json
 import os
 import shutil
@@ -13,7 +11,6 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pytest
 
 from mner_jax import config as config_lib
@@ -59,20 +56,17 @@ def parse(argv):
 
 
 def run(argv):
-  """(exit code, standard output, standard error) of the command's main."""
-  out, err = io.StringIO(), io.StringIO()
-  code = 0
-  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    try:
-      tables.main(parse(argv))
-    except SystemExit as error:
-      code = error.code
-  return code, out.getvalue(), err.getvalue()
+  """Exit code of the command's main."""
+  try:
+    tables.main(parse(argv))
+  except SystemExit as error:
+    return error.code
+  return 0
 
 
 @pytest.fixture(scope="module")
-def table(folder):
-  """A table of finished runs: (the runs, what `run` returned).
+def planned(folder):
+  """Finished runs: the other row's, and the reference row's.
 
   The reference is trained in this process; the other row's folder is a copy of
   it in which everything is found.
@@ -87,7 +81,7 @@ def table(folder):
   path.write_text("".join(lines))
   scores = other.read("test_metrics.json") | {"f1": 1.0}
   (other.folder / "test_metrics.json").write_text(json.dumps(scores))
-  return planned, run(arguments(folder))
+  return other, reference
 
 
 def test_every_row_is_a_valid_experiment():
@@ -102,28 +96,24 @@ def test_every_row_is_a_valid_experiment():
           assert changed != config or not fields, row
 
 
-def test_every_number_leads_to_a_run(folder, table):
-  planned, (code, out, err) = table
-  assert code == 0 and "2 runs, 2 of them finished before" in err
+def test_every_number_leads_to_a_run(folder, planned, capsys):
+  assert run(arguments(folder)) == 0
+  out, err = capsys.readouterr()
+  assert "2 runs, 2 of them finished before" in err
   place = folder / "tables" / "text-mini"
   found = json.loads((place / "table.json").read_text())
   by_name = {row["row"]: row for row in found["rows"]}
-  assert set(by_name) == {REFERENCE, OTHER}
   for one in planned:
-    row = by_name[one.row]
+    row, scores = by_name.pop(one.row), one.read("test_metrics.json")
     assert one.folder.name == f"{row['hash']}-19"
-    scores = json.loads((one.folder / "test_metrics.json").read_text())
     assert row["scores"]["f1"]["mean"] == scores["f1"]
-    assert row["scores"]["f1"]["sd"] is None
     low, high = row["interval"]
     assert 0 <= low <= high <= 1
-    for text in (row["hash"], f"{100 * scores['f1']:.2f}"):
-      assert text in out
-  assert ("p" in by_name[REFERENCE], "p" in by_name[OTHER]) == (False, True)
-  other, reference = (by_name[x]["scores"]["f1"] for x in (OTHER, REFERENCE))
-  difference = other["mean"] - reference["mean"]
-  assert difference > 0.05
-  assert by_name[OTHER]["difference"] == pytest.approx(difference)
+    assert row["hash"] in out and f"{100 * scores['f1']:.2f}" in out
+    difference = scores["f1"] - planned[1].read("test_metrics.json")["f1"]
+    assert ("p" in row) == (one.row == OTHER) == (difference > 0.05)
+    assert row.get("difference", 0) == pytest.approx(difference)
+  assert not by_name
   for word in ("data.path: ", "seed: 19", "seqeval", "best on dev", "jax: "):
     assert word in out
   assert (place / "table.md").read_text() == out[:-1]
@@ -132,75 +122,60 @@ def test_every_number_leads_to_a_run(folder, table):
 
 def test_rows_are_paired_by_sentence(tmp_path):
   """Files begin with the languages that a row was trained on."""
-  sentences = {
-    "en": [(["B-PER", "O"], ["B-PER", "O"]), (["O"], ["B-LOC"])],
-    "fr": [(["B-LOC"], ["O"])],
-  }
-  counts = []
-  for order in (("en", "fr"), ("fr", "en")):
-    folder = tmp_path / "-".join(order)
-    folder.mkdir()
-    lines = [
-      json.dumps({"language": name, "gold": gold, "tags": tags})
-      for name in order
-      for gold, tags in sentences[name]
-    ]
-    (folder / "test_predictions.jsonl").write_text("\n".join(lines))
-    counts.append(output.counts(folder))
-  assert counts[0].tolist() == [[1, 1, 1], [0, 1, 0], [0, 0, 1]]
-  assert np.array_equal(*counts)
-
-
-def test_scores_over_seeds():
-  """Mean and sample deviation of each number that a seed has."""
-  trees = [{"a": 1.0, "b": {"c": 2}}, {"a": 3.0, "b": {"c": 2, "d": 5}}]
-  found = output._over_seeds(trees)
-  assert found["a"] == {"mean": 2, "sd": pytest.approx(2**0.5), "largest": 3}
-  assert found["b"]["c"]["sd"] == 0
-  assert found["b"]["d"] == {"mean": 5, "sd": None, "largest": 5}
+  person, place, nothing = ["B-PER"], ["B-LOC"], ["O"]
+  sentences = [
+    {"language": "en", "gold": person, "tags": person},
+    {"language": "en", "gold": nothing, "tags": place},
+    {"language": "fr", "gold": place, "tags": nothing},
+  ]
+  for order in ((0, 1, 2), (2, 0, 1)):
+    lines = [json.dumps(sentences[i]) + "\n" for i in order]
+    (tmp_path / "test_predictions.jsonl").write_text("".join(lines))
+    assert output.counts(tmp_path).tolist() == [[1, 1, 1], [0, 1, 0], [0, 0, 1]]
 
 
 def test_retrieval_is_printed_against_chance():
-  """By language; what is below each other is of the same heading."""
-  way = {str(k): 0.1 * k for k in (1, 5, 10)} | {"mean_rank": 7.0}
-  ways = {"text_to_image": way, "image_to_text": way}
-  recalls = {**ways, "chance": ways, "p": 0.25, "pictures": 9}
-  scores = output._over_seeds([{"retrieval": {"de": recalls}}] * 2)
-  lines = output._table(
-    output._recalls([{"row": "none finished"}, {"row": "A", "scores": scores}])
-  )
-  assert len(lines) == 4
-  assert lines[2].startswith("| A | de | 9 | 10.00 | 50.00 | 100.00 | 7.0 |")
-  assert lines[2].endswith(" 0.2500 |") and lines[3].endswith(" - |")
+  """Mean and sample deviation of each number, and the largest p."""
+  found = []
+  for recall, p in ((0.25, 0.1), (0.75, 0.3)):
+    ways = {"text_to_image": {"1": recall}}
+    chance = {"text_to_image": {"1": 0.5}}
+    scores = {"all": {**ways, "chance": chance, "p": p}}
+    found.append({"retrieval": scores, "seconds": 9})
+  row = {"row": "A", "hash": "h", "languages": ()}
+  row["scores"] = output._over_seeds(found)
+  assert output._cells(rows.TABLES["retrieval"], row) == {
+    "": "A",
+    "t→i R@1": "50.00 ± 35.36",
+    "chance t→i R@1": "50.00",
+    "permutation p, all": "0.3000",
+    "s/run": "9",
+    "run": "h",
+  }
 
 
-def test_a_hash_is_of_the_settings_and_the_sentences(folder, table, tmp_path):
-  planned, _ = table
-  config = planned[0].config
+def test_a_hash_is_of_the_settings_and_the_sentences(planned, tmp_path):
+  config, want = planned[0].config, planned[0].hash
   moved = tmp_path / "moved"
-  moved.mkdir()
-  for split in ("train", "valid", "test"):
-    sentences = formats.read(f"{config.data.path}/en/{split}.jsonl", "en")
-    formats.write_conll(moved / f"{split}.txt", list(sentences))
+  shutil.copytree(config.data.path, moved)
 
   def hash_of(fields):
     (one,) = runs.plan(config, {"row": fields}, [19], tmp_path)
     return one.hash
 
   elsewhere = {"data.path": str(moved), "mesh.fsdp": 2, "seed": 3}
-  assert hash_of(elsewhere) == planned[0].hash
-  for name, value in (("dtype", "bfloat16"), ("optim.learning_rate", 1e-4)):
-    assert hash_of({name: value}) != planned[0].hash
-  text = (moved / "test.txt").read_text()
-  (moved / "test.txt").write_text(text.replace("Town0", "Town99"))
+  assert hash_of(elsewhere) == want
+  assert hash_of({"dtype": "bfloat16"}) != want
+  assert hash_of({"optim.learning_rate": 1e-4}) != want
+  path = moved / "en" / "test.jsonl"
+  path.write_text(path.read_text().replace("Town0", "Town99"))
   runs._fingerprint.cache_clear()
-  assert hash_of(elsewhere) != planned[0].hash
+  assert hash_of(elsewhere) != want
 
 
-def test_a_failed_run_costs_its_row_only(folder, table):
+def test_a_failed_run_costs_its_row_only(folder, planned, capsys):
   """And finished runs are left as they are."""
-  planned, _ = table
-  broken, kept = sorted(planned, key=lambda one: one.row == REFERENCE)
+  broken, kept = planned
   metrics, config = (
     broken.folder / name for name in ("test_metrics.json", "config.json")
   )
@@ -208,35 +183,31 @@ def test_a_failed_run_costs_its_row_only(folder, table):
   written = (kept.folder / "test_metrics.json").stat().mtime
   metrics.unlink()
   config.write_text("{")
-  code, out, err = run(arguments(folder))
-  assert code == 1
+  assert run(arguments(folder)) == 1
+  out, err = capsys.readouterr()
   assert "2 runs, 1 of them finished before" in err
   assert "FAILED (exit 2: " in err and "config.json" in err
-  assert f"MISSING: {OTHER}, seed 19" in out
-  assert f"| {REFERENCE} |" in out
+  assert f"MISSING: {OTHER}, seed 19" in out and f"| {REFERENCE} |" in out
   assert (kept.folder / "test_metrics.json").stat().mtime == written
   metrics.write_text(before[0])
   config.write_text(before[1])
 
 
-def test_a_signal_ends_the_run_and_the_table(folder, table):
+def test_a_signal_ends_the_run_and_the_table(folder, planned, capsys):
   """The child is gone and nothing is started after it; exit code 75."""
   argv = [*arguments(folder), "--seeds=3"]
-  _, planned = tables.plan(parse(argv))
-  first, second, *_ = (one for one in planned if not one.finished)
+  _, more = tables.plan(parse(argv))
+  first, second, *_ = (one for one in more if not one.finished)
 
   def stop():
     while not (first.folder / "log.txt").exists():
       time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGTERM)
 
-  before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
   threading.Thread(target=stop, daemon=True).start()
-  code, out, err = run(argv)
-  for number, handler in before.items():
-    signal.signal(number, handler)
-  assert (code, out) == (EXIT_STOPPED, "")
-  assert err.splitlines()[-1] == "stopped; the same command goes on"
+  assert run(argv) == EXIT_STOPPED
+  out, err = capsys.readouterr()
+  assert out == "" and err.endswith("stopped; the same command goes on\n")
   assert not second.folder.exists()
 
 
@@ -246,8 +217,8 @@ def test_a_table_survives_a_signal(folder):
   argv = arguments(folder, "whole")
   command = [sys.executable, "-m", "mner_jax.tables", *argv]
   options = {"cwd": ROOT, "env": environment(), "text": True}
-  _, planned = tables.plan(parse(argv))
-  log = planned[0].folder / "log.txt"
+  _, started = tables.plan(parse(argv))
+  log = started[0].folder / "log.txt"
   process = subprocess.Popen(command, stderr=subprocess.PIPE, **options)
   while not (log.exists() and "sentences;" in log.read_text()):
     assert process.poll() is None, process.communicate()
@@ -260,7 +231,7 @@ def test_a_table_survives_a_signal(folder):
   assert result.returncode == 0, result.stderr
   assert "2 runs, 0 of them finished before" in result.stderr
   assert result.stdout.startswith("**MMNERD-EN, text only**")
-  assert all(one.finished for one in planned)
+  assert all(one.finished for one in started)
 
 
 def test_a_subset_without_train_file_parts_valid(tmp_path):
@@ -270,14 +241,12 @@ def test_a_subset_without_train_file_parts_valid(tmp_path):
     sentences = [formats.Sentence((f"{split}{i}",), ("O",)) for i in range(9)]
     formats.write_conll(source / "en" / f"{split}.txt", sentences)
   prepare.subset(source, tmp_path / "target", ("en",), sizes)
-
-  def words(split):
-    path = tmp_path / "target" / "en" / f"{split}.jsonl"
-    return [s.words[0] for s in formats.read(path)]
-
-  assert words("valid") == ["valid0", "valid1", "valid2"]
-  assert words("train") == ["valid3", "valid4", "valid5", "valid6"]
-  assert len(words("test")) == 9
+  expected = {"valid": (0, 3), "train": (3, 7), "test": (0, 9)}
+  for split, (start, end) in expected.items():
+    part = formats.read(tmp_path / "target" / "en" / f"{split}.jsonl")
+    name = "test" if split == "test" else "valid"
+    words = [f"{name}{i}" for i in range(start, end)]
+    assert [s.words[0] for s in part] == words
   with pytest.raises(UserError, match="no valid file of 'de'"):
     prepare.subset(source, tmp_path / "target", ("en", "de"), sizes)
 
