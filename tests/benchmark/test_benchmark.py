@@ -52,17 +52,11 @@ def test_bad_arguments_are_one_line(benchmark, capsys, argument):
   assert argument.partition("=")[0] in line
 
 
-def test_rows_of_the_crf():
+def test_rows_of_the_crf_and_of_the_input_pipeline():
   rows = crf.run([(4, 8, 5)], repeats=1)
   assert [row["what"] for row in rows] == ["loss and gradient", "viterbi"]
-  assert all(row["ms"] > 0 for row in rows)
-
-
-def test_rows_of_the_input_pipeline():
-  rows = input.run([((64, 48), 20, 8)], workers=(1, 2), repeats=1)
-  assert [row["workers"] for row in rows] == [1, 2]
-  for row in rows:
-    assert row["examples_per_second"] == pytest.approx(20e3 / row["ms"])
+  (row,) = input.run([((64, 48), 20, 8)], workers=(2,), repeats=1)
+  assert row["examples_per_second"] == pytest.approx(20e3 / row["ms"])
 
 
 # HLO -> bytes that a device sends, in XLA's notations of who takes part.
