@@ -94,7 +94,7 @@ def main(args):
   files.write(folder / "table.json", json.dumps(found, indent=2))
   files.write(folder / "table.md", text)
   if table.reference:
-    figure.draw(table.title, planned, folder / "figure.svg")
+    figure.draw(found, planned, folder / "figure.svg")
   print(text)
   runs.say(f"written to {folder}")
   if failures:

@@ -89,7 +89,9 @@ def _significance(runs, reference):
   shared = sorted(ours.keys() & theirs.keys())
   if shared and runs != reference:
     pair = [np.stack([x[seed] for seed in shared]) for x in (ours, theirs)]
-    found["difference"], found["p"] = significance.paired_test(*pair)
+    # Rows scored on different sentences cannot be paired.
+    if np.array_equal(pair[0][..., 2], pair[1][..., 2]):
+      found["difference"], found["p"] = significance.paired_test(*pair)
   return found
 
 
