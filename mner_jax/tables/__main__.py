@@ -93,7 +93,7 @@ def main(args):
   text = output.markdown(table, found)
   files.write(folder / "table.json", json.dumps(found, indent=2))
   files.write(folder / "table.md", text)
-  if table.reference:
+  if table.reference and any(row["seeds"] for row in found["rows"]):
     figure.draw(found, planned, folder / "figure.svg")
   print(text)
   runs.say(f"written to {folder}")
