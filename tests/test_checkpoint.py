@@ -64,7 +64,9 @@ def best(workdir):
 
 
 def verify(workdir):
-  checkpoint.main(argparse.Namespace(workdir=workdir))
+  parser = argparse.ArgumentParser()
+  checkpoint.arguments(parser)
+  checkpoint.main(parser.parse_args(["verify", str(workdir)]))
 
 
 @pytest.fixture(scope="module")
@@ -199,15 +201,13 @@ def more(workdir):
 def old(workdir):
   """A manifest as it was before it named the step and its settings."""
   path = workdir / "checkpoints" / "3"
-  manifest, _ = integrity.load(path)
-  kept = {name: manifest[name] for name in ("f1", "files")}
-  integrity.save(path, kept)
+  entries = integrity.load(path)[0]
+  integrity.save(path, {name: entries[name] for name in ("f1", "files")})
 
 
 def of_another_run(workdir):
   path = workdir / "checkpoints" / "3"
-  manifest, _ = integrity.load(path)
-  integrity.save(path, {**manifest, "config.json": "0"})
+  integrity.save(path, integrity.load(path)[0] | {"config.json": "0"})
 
 
 @pytest.mark.parametrize(
@@ -267,25 +267,26 @@ def test_none_left_is_an_error_not_a_new_start(workdir):
   for step in SCORES:
     (workdir / "checkpoints" / str(step) / "manifest.json").unlink()
   for _ in range(2):
-    with pytest.raises(
-      UserError, match="no whole .*: manifest.json is missing"
-    ):
+    with pytest.raises(UserError, match="no whole .*manifest.json is missing"):
       checkpoint.latest_step(workdir)
 
 
-def test_what_a_killed_save_left_is_cleared_away(workdir, monkeypatch, capsys):
+def save_and_die(workdir, scores, owner, name):
+  """Saves until a function is called: there the process is killed."""
+
   def killed(*_):
     raise KeyboardInterrupt
 
-  def save_and_die(workdir):
-    with monkeypatch.context() as patch:
-      patch.setattr(integrity, "save", killed)
-      with pytest.raises(KeyboardInterrupt):
-        save(workdir, {4: None})
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(owner, name, killed)
+    with pytest.raises(KeyboardInterrupt):
+      save(workdir, scores)
 
+
+def test_what_a_killed_save_left_is_cleared_away(workdir, capsys):
   folder = workdir / "checkpoints"
   (folder / "4.orbax-checkpoint-tmp").mkdir()
-  save_and_die(workdir)
+  save_and_die(workdir, {4: None}, integrity, "save")
   assert (folder / "4").is_dir()
   # Scoring the best meanwhile is possible.
   assert best(workdir) == 1
@@ -295,23 +296,13 @@ def test_what_a_killed_save_left_is_cleared_away(workdir, monkeypatch, capsys):
   # At the first save of a run there is nothing else: it starts again.
   for step in SCORES:
     shutil.rmtree(folder / str(step))
-  save_and_die(workdir)
+  save_and_die(workdir, {4: None}, integrity, "save")
   assert checkpoint.latest_step(workdir) is None
 
 
-def test_a_killed_removal_does_not_pass_for_damage(
-  workdir, monkeypatch, capsys
-):
+def test_a_killed_removal_does_not_pass_for_damage(workdir, capsys):
   """Killed after the manifest of step 2, the oldest that is not the best."""
-
-  def killed(*_):
-    raise KeyboardInterrupt
-
-  with monkeypatch.context() as patch:
-    path = type(epath.Path(workdir))
-    patch.setattr(path, "rmtree", killed)
-    with pytest.raises(KeyboardInterrupt):
-      save(workdir, {4: 0.6})
+  save_and_die(workdir, {4: 0.6}, type(epath.Path(workdir)), "rmtree")
   assert (workdir / "checkpoints" / "2").is_dir()
   assert best(workdir) == 1
   assert checkpoint.latest_step(workdir) == 4
@@ -324,18 +315,11 @@ def test_verify_prints_a_line_per_step(workdir, capsys):
   assert capsys.readouterr().out.splitlines()[0] == "1: ok, dev F1 0.9000"
   path = workdir / "checkpoints" / "2" / names(workdir, 2)[-1]
   damage(path, "truncate", random.Random(0))
-  result = subprocess.run(
-    [sys.executable, "-m", "mner_jax.checkpoint", "verify", str(workdir)],
-    cwd=ROOT,
-    env=environment(),
-    capture_output=True,
-    text=True,
-  )
-  assert result.returncode == 2
-  lines = result.stdout.splitlines()
+  with pytest.raises(UserError, match="checkpoints: 1 damaged$"):
+    verify(workdir)
+  lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 3
   assert lines[1].startswith(f"2: damaged: {names(workdir, 2)[-1]}")
-  assert len(result.stderr.splitlines()) == 1
   shutil.rmtree(workdir / "checkpoints")
   with pytest.raises(UserError, match="checkpoints: no checkpoints$"):
     verify(workdir)
@@ -386,15 +370,10 @@ def test_two_processes_save_and_go_back_together(workdir):
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{free.getsockname()[1]}"
+  pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+  command = [sys.executable, "-c", HOST, str(workdir), address]
   processes = [
-    subprocess.Popen(
-      [sys.executable, "-c", HOST, str(workdir), address, i],
-      cwd=ROOT,
-      env=environment(),
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
+    subprocess.Popen([*command, i], cwd=ROOT, env=environment(), **pipes)
     for i in "01"
   ]
   ends = [process.communicate(timeout=60) for process in processes]
@@ -404,33 +383,6 @@ def test_two_processes_save_and_go_back_together(workdir):
   assert "3: damaged" in ends[0][1] and "damaged" not in ends[1][1]
   # Together they hashed every file of the others.
   verify(workdir)
-
-
-HOLD = """
-import sys, time
-from mner_jax import checkpoint
-with checkpoint.lock(sys.argv[1]):
-  print("held", flush=True)
-  time.sleep(60)
-"""
-
-
-def test_one_run_at_a_time(tmp_path):
-  """The system releases the lock of a process that was killed."""
-  holder = subprocess.Popen(
-    [sys.executable, "-c", HOLD, str(tmp_path)],
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    text=True,
-  )
-  assert holder.stdout.readline() == "held\n"
-  with pytest.raises(UserError, match="another process trains in it"):
-    with checkpoint.lock(tmp_path):
-      pass
-  holder.kill()
-  holder.communicate()
-  with checkpoint.lock(tmp_path):
-    pass
 
 
 def test_files_are_whole_or_as_before(tmp_path, monkeypatch):

@@ -113,20 +113,13 @@ def start(config, compiling):
 
   def start(workdir, *arguments, before="", **more):
     """`before`: Python that is executed before train.py."""
+    command = [sys.executable, "-c", before + AND_TRAIN, f"--config={config}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(
-      [
-        sys.executable,
-        "-c",
-        before + AND_TRAIN,
-        f"--config={config}",
-        f"--workdir={workdir}",
-        *arguments,
-      ],
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
+      [*command, f"--workdir={workdir}", *arguments],
       env={**variables, **more},
       cwd=ROOT,
+      **pipes,
     )
 
   return start
@@ -186,11 +179,11 @@ def test_killed_at_random_moments(
 ):
   """SIGKILL while starting, or up to half a second after some save began."""
   workdir, rng = tmp_path / "run", random.Random(os.environ.get("MNER_SEED", 6))
-  command = functools.partial(start, workdir, f"--config.train.epochs={epochs}")
+  command = (workdir, f"--config.train.epochs={epochs}")
   wanted = undisturbed(epochs)
   reached = [0]
   for kill in range(kills):
-    process = command()
+    process = start(*command)
     if kill % 5 == 4:
       time.sleep(rng.uniform(0, 10))
     else:
@@ -201,7 +194,7 @@ def test_killed_at_random_moments(
     process.kill()
     process.communicate()
     reached.append(max(steps(workdir), default=0))
-  _, err = finish(command())
+  _, err = finish(start(*command))
   with capsys.disabled():
     print(f" killed after steps {reached[1:]}", end="")
   assert_same(workdir, wanted)
@@ -209,33 +202,24 @@ def test_killed_at_random_moments(
   assert not (workdir / "checkpoints_damaged").exists()
 
 
-# What calls which function when the signal comes: (module, name, call, signal).
+# Which call of which function the signal comes with.
 MOMENTS = {
-  "compiling": ("mner_jax.training.step", "losses", 1, signal.SIGTERM),
-  "stepping": ("mner_jax.sharding", "put_batch", 3, signal.SIGINT),
-  "evaluating": (
-    "mner_jax.evaluation.evaluate.Evaluator",
-    "emissions",
-    1,
-    signal.SIGTERM,
-  ),
-  "saving": ("mner_jax.data.manifest", "hashes", 2, signal.SIGTERM),
-  "sealing": ("mner_jax.data.manifest", "save", 3, signal.SIGINT),
-  "scoring test": (
-    "mner_jax.evaluation.evaluate",
-    "evaluate",
-    1,
-    signal.SIGTERM,
-  ),
+  "compiling": ("training.step.losses", 1, signal.SIGTERM),
+  "stepping": ("sharding.put_batch", 3, signal.SIGINT),
+  "evaluating": ("evaluation.evaluate.Evaluator.emissions", 1, signal.SIGTERM),
+  "saving": ("data.manifest.hashes", 2, signal.SIGTERM),
+  "sealing": ("data.manifest.save", 3, signal.SIGINT),
+  "scoring test": ("evaluation.evaluate.evaluate", 1, signal.SIGTERM),
 }
 
 
-def signalled(patch, module, name, call, number):
+def signalled(patch, path, call, number):
   """Sends this process a signal at the given call of a function."""
   import os
   import pkgutil
 
-  owner = pkgutil.resolve_name(module)
+  owner, _, name = path.rpartition(".")
+  owner = pkgutil.resolve_name(f"mner_jax.{owner}")
   function, calls = getattr(owner, name), []
 
   def wrapped(*args, **kwargs):
@@ -444,14 +428,9 @@ def pair(start, workdir, *arguments, before=("", "")):
     free.bind(("127.0.0.1", 0))
     address = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
   common = [address, "--num_processes=2", *arguments]
+  devices = {"JAX_NUM_CPU_DEVICES": "2"}
   processes = [
-    start(
-      workdir,
-      f"--process_id={i}",
-      *common,
-      before=code,
-      JAX_NUM_CPU_DEVICES="2",
-    )
+    start(workdir, *common, f"--process_id={i}", before=code, **devices)
     for i, code in enumerate(before)
   ]
   said = [process.communicate(timeout=300) for process in processes]
@@ -479,7 +458,7 @@ def test_two_processes_go_on_with_one_and_stop_together(
     # What differs by rounding grows: only the first losses are compared.
     if step <= 15:
       assert loss == pytest.approx(want[step], rel=1e-5), step
-  sent = here(signalled, "mner_jax.sharding", "put_batch", 4, 15)
+  sent = here(signalled, "sharding.put_batch", 4, 15)
   ends = pair(start, stopped, *arguments, before=("", sent))
   assert [code for code, _, _ in ends] == [EXIT_STOPPED] * 2, ends
   # It came in step 14; they agree at every third.
