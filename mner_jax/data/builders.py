@@ -12,15 +12,13 @@ import sys
 
 import numpy as np
 import tensorflow_datasets as tfds
-import xxhash
 from etils import epath
 
 from mner_jax.config import UserError
 from mner_jax.data import dataset, folders, formats, schemes
-from mner_jax.data.files import hash_of
+from mner_jax.data.files import hash_file, hash_of
 from mner_jax.data.synthetic import corpus, pictures
 
-_SYNTHETIC_SEED = 0
 # Data sets with a name, and where their authors publish the text files.
 _NAMED = {
   "mmnerd": "train_valid_test_en/ and its siblings in github.com/wangdsh/MMNERD",
@@ -37,15 +35,13 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       its own.
     examples: function of a split that yields (Sentence, name of its picture's
       file, status of the picture, bytes of the picture).
-    size: bytes that are written, about.
   """
 
   # Raise it with every change of what is written for the same source.
   VERSION = tfds.core.Version("1.1.0")
 
-  def __init__(self, name, content, cache_dir, files, examples, size=0):
-    self.name, self.files, self.size = name, files, size
-    self.examples = examples
+  def __init__(self, name, content, cache_dir, files, examples):
+    self.name, self.files, self.examples = name, files, examples
     super().__init__(
       config=tfds.core.BuilderConfig(name=hash_of(content)),
       data_dir=cache_dir or None,
@@ -81,21 +77,25 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def _synthetic_builder(cache_dir):
   """The builder of the embedded corpus of `mner_jax.data.synthetic`."""
   folder = pathlib.Path(corpus.__file__).parent
-  files = {*folder.glob("*.py"), *folder.glob("*.json")}
-  files.remove(folder / "__main__.py")  # it only prints and writes
-  content = [_SYNTHETIC_SEED, *(path.read_bytes() for path in sorted(files))]
-  languages = dict.fromkeys(folders.SPLITS, corpus.LANGUAGES)
+  files = sorted([*folder.glob("*.py"), *folder.glob("*.json")])
+  return _Builder(
+    "synthetic_mner",
+    [path.read_bytes() for path in files],
+    cache_dir,
+    dict.fromkeys(folders.SPLITS, corpus.LANGUAGES),
+    synthetic_examples,
+  )
 
-  def examples(split):
-    for sentence, scene in corpus.examples(split, seed=_SYNTHETIC_SEED):
-      buffer = io.BytesIO()
-      if scene:
-        rng = corpus.picture_rng(_SYNTHETIC_SEED, sentence.image)
-        pictures.draw(scene, rng).save(buffer, "PNG")
-      status = "ok" if scene else ""
-      yield sentence, sentence.image, status, buffer.getvalue()
 
-  return _Builder("synthetic_mner", content, cache_dir, languages, examples)
+def synthetic_examples(split):
+  """Yields the examples of the synthetic corpus, see `_Builder.examples`."""
+  for sentence, scene in corpus.examples(split):
+    buffer = io.BytesIO()
+    if scene:
+      picture = pictures.draw(scene, corpus.picture_rng(sentence.image))
+      picture.save(buffer, "PNG")
+    status = "ok" if scene else ""
+    yield sentence, sentence.image, status, buffer.getvalue()
 
 
 def _folder_builder(config, languages):
@@ -113,13 +113,12 @@ def _folder_builder(config, languages):
         " or give on request, into its folder images/"
       )
   files = folders.find(folder, languages)
-  size, content = 0, [config.scheme, config.resize, bool(config.images)]
+  content = [config.scheme, config.resize, bool(config.images)]
   for split, by_language in files.items():
     for language, path in by_language.items():
       # Messages name a file by these two parts, so they are written too.
-      content += [split, language, f"{path.parent.name}/{path.name}"]
-      content.append(xxhash.xxh3_64_hexdigest(path.read_bytes()))
-      size += 4 * path.stat().length
+      named = f"{path.parent.name}/{path.name}"
+      content += [split, language, named, hash_file(path)]
   paths = None
   if config.images:
     image_folder = folder / config.images  # or an absolute path, as it is
@@ -129,11 +128,10 @@ def _folder_builder(config, languages):
         " images, or train without any by --config.data.images="
       )
     # Reading every picture would take minutes; a changed one has a new time.
-    for path in folders.listing(image_folder):
+    paths = folders.image_files(image_folder)
+    for path in sorted(set(paths.values())):
       stat = path.stat()
       content += [path.name, stat.length, stat.mtime]
-      size += min(stat.length, 2 * config.resize**2 or stat.length)
-    paths = folders.image_files(image_folder)
 
   def examples(split):
     for language, path in files[split].items():
@@ -148,7 +146,7 @@ def _folder_builder(config, languages):
       if sentence is None:
         raise UserError(f"{path}: no sentence in it")
 
-  return _Builder(name, content, config.cache_dir, files, examples, size)
+  return _Builder(name, content, config.cache_dir, files, examples)
 
 
 def load(config, splits=tuple(folders.SPLITS), languages=None):
@@ -191,10 +189,6 @@ def _build(builder):
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
   try:
-    # TFDS checks that the disk has room for this much, in a folder that exists.
-    # What is written first is copied into its final form.
-    builder.data_dir_root.mkdir(parents=True, exist_ok=True)
-    builder.info.download_size = 2 * builder.size
     # TFDS prints where it writes; standard output is for results.
     with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare()

@@ -73,7 +73,7 @@ def image_files(folder):
   Looking up ids here, not in the file system, keeps a data file from naming
   a picture outside of the folder. {} if the folder is None.
   """
-  paths = listing(folder) if folder else []
+  paths = sorted(p for p in folder.iterdir() if p.is_file()) if folder else []
   return {p.stem: p for p in paths} | {p.name: p for p in paths}
 
 
@@ -98,8 +98,3 @@ def picture(image, paths, resize=0):
     return path.name, "ok", images.shrink(path.read_bytes(), resize)
   except images.BrokenImageError:
     return path.name, "broken", b""
-
-
-def listing(folder):
-  """Returns the files of a folder, sorted."""
-  return sorted(p for p in folder.iterdir() if p.is_file())

@@ -257,26 +257,6 @@ def _split(record, where):
   return words + rest, tags + ["O"] * len(rest)
 
 
-def write_conll(path, sentences):
-  """Writes words, tags and images, `word TAB tag`, for `read` to read.
-
-  Raises a UserError at a sentence that the format cannot hold. Languages and
-  sources are not written.
-  """
-  blocks = []
-  for s in sentences:
-    text = "".join((s.image, *s.words))
-    if re.search(r"[\t\n]", text) or s.image != s.image.strip():
-      raise UserError(f"{path}: CoNLL cannot hold {text!r:.60}; write JSONL")
-    lines = [f"IMGID:{s.image}"] if s.image else []
-    lines += map("\t".join, zip(s.words, s.tags, strict=True))
-    blocks.append("\n".join(lines) + "\n")
-  text = "\n".join(blocks)
-  # Otherwise U+FEFF would be read as the file's byte order mark.
-  text = "\n" + text if text.startswith("\ufeff") else text
-  epath.Path(path).write_bytes(text.encode())
-
-
 def write_jsonl(path, sentences):
   """Writes everything but the sentences' origin, for `read` to read."""
   lines = []

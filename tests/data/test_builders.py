@@ -1,6 +1,5 @@
 import io
 import os
-import random
 import shutil
 
 import numpy as np
@@ -251,23 +250,6 @@ def test_labels(folder):
     dataset.labels(splits.values(), ("PER", "MISC"))
 
 
-def test_many_sentences_keep_their_order(folder):
-  rng = random.Random(0)
-  lines = [f"w{rng.random()}\tO\n" for _ in range(2_000)]
-  write_splits(folder, train="\n".join(lines))
-  sentences = train(folder, images="").sentences
-  assert [f"{s.words[0]}\tO\n" for s in sentences] == lines
-
-
-def test_jsonl_files_in_place_of_text(folder):
-  sentences = list(formats.read(folder / "train.txt", "en"))
-  (folder / "train.txt").unlink()
-  formats.write_jsonl(folder / "train.jsonl", sentences)
-  split = train(folder)
-  assert split.sentences == sentences
-  assert split.sentences[2].where(1) == "data/train.jsonl:3"
-
-
 def write_mixed(folder, languages):
   sentences = [
     formats.Sentence((f"{language}{i}",), ("O",), language=language)
@@ -378,14 +360,6 @@ def test_pictures_are_stored_smaller(folder):
     assert (stored.format, stored.size) == (form, size)
   assert split.image_status == ["ok", "ok", "broken", "", "ok"]
   assert train(folder).image(1) == large.getvalue()
-
-
-def test_a_full_disk_is_named_before(folder, monkeypatch):
-  usage = shutil.disk_usage(folder)._replace(free=100)
-  monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
-  with pytest.raises(UserError, match="data.cache_dir: .*enough disk space"):
-    load(folder)
-  assert not contents(folder.parent / "cache")
 
 
 @pytest.mark.slow

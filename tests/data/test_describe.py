@@ -32,9 +32,9 @@ def folder(tmp_path):
   ]
   for language in ("en", "de"):
     (folder / language).mkdir()
-    formats.write_conll(folder / language / "train.txt", train)
+    formats.write_jsonl(folder / language / "train.jsonl", train)
   test = [sentence("Ann sings", "O O", "b.jpg"), sentence("z", "O", "gone")]
-  formats.write_conll(folder / "en" / "test.txt", test)
+  formats.write_jsonl(folder / "en" / "test.jsonl", test)
   return folder
 
 
