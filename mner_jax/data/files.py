@@ -1,5 +1,6 @@
 """Files that are written whole or grow by whole lines, and their hashes."""
 
+import contextlib
 import hashlib
 import json
 
@@ -18,11 +19,18 @@ def write(path, text):
   """Writes a whole file or nothing: readers never see a partial one."""
   path = epath.Path(path)
   temporary = path.with_name(path.name + ".tmp")
-  try:
+  with _naming(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary.write_text(text)
     temporary.replace(path)
-  except OSError as error:  # a full disk's names no path
+
+
+@contextlib.contextmanager
+def _naming(path):
+  """Names the file in errors of writing: a full disk's names none."""
+  try:
+    yield
+  except OSError as error:
     reason = error.strerror or error
     raise UserError(f"{path}: cannot be written ({reason})") from None
 
@@ -39,31 +47,20 @@ class Lines:
     self._path = path
     self._text = "".join(json.dumps(line) + "\n" for line in lines)
     write(path, self._text)
-    self._file = None if in_bucket(path) else path.open("a")
 
   def add(self, line):
     """Appends a dict."""
     text = json.dumps(line) + "\n"
-    if self._file is None:
+    if in_bucket(self._path):
       self._text += text
       return
-    try:
-      self._file.write(text)
-      self._file.flush()
-    except OSError as error:  # a full disk's names no path
-      reason = error.strerror or error
-      raise UserError(f"{self._path}: cannot be written ({reason})") from None
+    with _naming(self._path), self._path.open("a") as file:
+      file.write(text)
 
   def sync(self):
     """Makes sure that all lines outlast this process."""
-    if self._file is None:
+    if in_bucket(self._path):
       write(self._path, self._text)
-
-  def close(self):
-    """Syncs and closes."""
-    self.sync()
-    if self._file:
-      self._file.close()
 
 
 def read_lines(path):

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import re
 import zipfile
 
 import huggingface_hub
@@ -17,8 +16,6 @@ def folder(weights):
   path = epath.Path(weights).expanduser()
   if path.is_dir():
     return path
-  if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", weights):
-    raise UserError(f"weights: {weights} is neither a folder nor a Hub name")
   download = functools.partial(huggingface_hub.snapshot_download, weights)
   texts = ["*.json", "*.txt"]
   try:
@@ -26,7 +23,7 @@ def folder(weights):
     if not any(path.glob("*.safetensors")):
       path = epath.Path(download(allow_patterns=[*texts, "*.bin", "*.pth"]))
     return path
-  except Exception as error:  # of the network, the Hub or the cache
+  except Exception as error:  # of the name, the network or the cache
     raise UserError(
       f"weights: {weights} is not a folder, and the Hub did not provide it"
       f" ({_first_line(error)})"

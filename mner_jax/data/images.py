@@ -44,7 +44,7 @@ def decode(data, shortest=None):
       warnings.simplefilter("ignore")
       image = Image.open(io.BytesIO(data))
       if image.width * image.height > MAX_PIXELS:
-        raise BrokenImageError(f"{image.width}x{image.height} pixels")
+        raise ValueError(f"{image.width}x{image.height} pixels")
       if shortest:
         image.draft(None, (2 * shortest, 2 * shortest))
       # The EXIF data may be malformed where the picture itself is fine.
@@ -58,8 +58,6 @@ def decode(data, shortest=None):
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
       return image if image.mode == "RGB" else image.convert("RGB")
-  except BrokenImageError:
-    raise
   except Exception as error:  # Pillow's decoders raise nearly anything
     raise BrokenImageError(f"{type(error).__name__}: {error}") from None
 

@@ -228,14 +228,11 @@ def test_languages_come_in_their_shares(windows, temperature):
     assert set(counts.values()) == {1}
 
 
-def test_a_high_temperature_evens_languages_out():
-  sizes = [1 + i % 30 for i in range(1_000)]
+def test_epochs_draw_other_windows_of_a_language():
   spoken = ["en"] * 900 + ["de"] * 100
-  for temperature, expected in ((2.0, 750), (1e9, 500)):
-    plan = tempered(list(zip(sizes, spoken, strict=True)), temperature, 8)
-    epochs = [real_ids(epoch_of(plan, epoch)) for epoch in range(12)]
-    assert {sum(i < 900 for i in ids) for ids in epochs} == {expected}
-  # Other windows of the language that is drawn less.
+  plan = tempered([(5, language) for language in spoken], 1e9, 8)
+  epochs = [real_ids(epoch_of(plan, epoch)) for epoch in range(12)]
+  assert {sum(i < 900 for i in ids) for ids in epochs} == {500}
   assert len(set().union(*epochs)) > 990
 
 

@@ -10,7 +10,6 @@ from PIL import Image
 from mner_jax.config import DataConfig, UserError
 from mner_jax.data import builders, dataset, folders, formats
 
-REAL = os.environ.get("MNER_REAL_DATA", "")
 TRAIN = """\
 IMGID:red
 Ann\tB-PER
@@ -360,13 +359,3 @@ def test_pictures_are_stored_smaller(folder):
     assert (stored.format, stored.size) == (form, size)
   assert split.image_status == ["ok", "ok", "broken", "", "ok"]
   assert train(folder).image(1) == large.getvalue()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not REAL, reason="MNER_REAL_DATA is not set")
-def test_mmnerd_is_built_twice_to_the_same_bytes(tmp_path):
-  folder = shutil.copytree(f"{REAL}/mmnerd_en", tmp_path / "mmnerd_en")
-  for cache in ("one", "two"):
-    split = load(folder, ("train",), cache=cache, images="")["train"]
-    assert len(split.sentences) == 19_968
-  assert contents(tmp_path / "one") == contents(tmp_path / "two")

@@ -133,11 +133,6 @@ REAL_LINES = {
     "mmnerd_en - twitter2017: 2,934 sentences, 2,982 images",
     "mmnerd_en train - twitter2017 test: 342 sentences, 350 images",
   ],
-  "wikineural": [
-    "valid de valid en valid es valid fr test de test en test es test fr",
-    "sentences 12,330 11,590 9,540 12,600 12,372 11,597 9,618 12,678",
-    "orphan tags 0 439 0 61 0 559 0 39",
-  ],
   "cp_mner_zh": [
     "sentences 950 119 119",
     "longest 555 499 538",

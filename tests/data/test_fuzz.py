@@ -46,7 +46,9 @@ quick = settings(
 )
 deep = settings(quick, max_examples=3000)
 short_bytes = st.one_of(st.sampled_from(PIECES), st.binary(max_size=4))
-noise = st.lists(short_bytes, max_size=30).map(b"".join)
+noise = st.tuples(
+  st.sampled_from(list(TEXTS)), st.lists(short_bytes, max_size=30).map(b"".join)
+)
 all_schemes = st.sampled_from(list(schemes.SCHEMES))
 
 
@@ -88,14 +90,8 @@ def check_reader(folder, file, scheme):
 
 
 @quick
-@given(mutated(ORIGINALS), all_schemes)
-def test_mutated_files(folder, file, scheme):
-  check_reader(folder, file, scheme)
-
-
-@quick
-@given(st.tuples(st.sampled_from(list(TEXTS)), noise), all_schemes)
-def test_noise(folder, file, scheme):
+@given(st.one_of(mutated(ORIGINALS), noise), all_schemes)
+def test_mutated_files_and_noise(folder, file, scheme):
   check_reader(folder, file, scheme)
 
 

@@ -25,13 +25,6 @@ def entities(tags):
   return get_entities(list(tags))
 
 
-def test_repair_begins_orphans():
-  tags = ("I-PER", "I-PER", "O", "I-LOC", "I-PER", "B-PER", "I-PER")
-  repaired = ("B-PER", "I-PER", "O", "B-LOC", "B-PER", "B-PER", "I-PER")
-  assert schemes.repair(tags) == (repaired, 3)
-  assert schemes.repair(()) == ((), 0)
-
-
 @given(sequences("BI"))
 def test_repair(raw):
   repaired, count = schemes.repair(raw)
