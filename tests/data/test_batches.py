@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mner_jax.config import replace
+from mner_jax.config import replace, to_json
 from mner_jax.data import batches, builders, images, wordpiece
 from tests.conftest import TEXT_ONLY
 
@@ -380,17 +380,12 @@ def test_a_text_model_reads_no_pictures(make, examples):
 
 
 LOAD_A_BATCH = """
-import sys
+import json, sys
 from jax._src import xla_bridge
-from mner_jax.config import Config, replace
+from mner_jax.config import from_dict
 from mner_jax.data import batches, builders, wordpiece
 
-fields = {
-  "data.path": sys.argv[1], "data.cache_dir": sys.argv[2],
-  "data.languages": ("en",), "data.labels": ("LOC", "PER"),
-  "model.vit.image_size": 224,
-}
-config = replace(Config(), fields)
+config = from_dict(json.loads(sys.argv[1]))
 split = builders.load(config.data, splits=("train",))["train"]
 vocabulary = wordpiece.count_vocabulary(split.sentences, 60)
 tokenizer = wordpiece.bert_tokenizer(vocabulary)
@@ -404,7 +399,5 @@ assert not xla_bridge._backends
 
 
 def test_loading_initialises_no_jax_backend(config):
-  cache = config.data.cache_dir
-  subprocess.run(
-    [sys.executable, "-c", LOAD_A_BATCH, config.data.path, cache], check=True
-  )
+  command = [sys.executable, "-c", LOAD_A_BATCH, to_json(config)]
+  subprocess.run(command, check=True)

@@ -351,11 +351,9 @@ def test_pictures_are_stored_smaller(folder):
   noise = np.random.default_rng(0).integers(0, 256, (30, 60, 3))
   Image.fromarray(noise.astype(np.uint8)).save(large, "JPEG")
   (folder / "images" / "gone.jpg").write_bytes(large.getvalue())
-  (folder / "images" / "blue.png").write_bytes(picture("blue", size=(40, 20)))
   split = train(folder, resize=10)
   assert split.image(0) == (folder / "images" / "red.jpg").read_bytes()
-  for index, form, size in ((1, "JPEG", (20, 10)), (4, "PNG", (20, 10))):
-    stored = Image.open(io.BytesIO(split.image(index)))
-    assert (stored.format, stored.size) == (form, size)
+  stored = Image.open(io.BytesIO(split.image(1)))
+  assert (stored.format, stored.size) == ("JPEG", (20, 10))
   assert split.image_status == ["ok", "ok", "broken", "", "ok"]
   assert train(folder).image(1) == large.getvalue()

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -140,19 +141,6 @@ def test_jsonl_of_tokens(file):
   assert read_line(file, tokens=["x"], tags=["O"], source="s").source == "s"
 
 
-def test_jsonl_of_text(file):
-  text = "  Dr.Ann Lee's\tNew\xa0York-trip "
-  spans = [
-    {"start": 19, "end": 27, "label": "LOC"},
-    {"start": 5, "end": 12, "label": "PER"},
-  ]
-  assert text[19:27] == "York-tri" and text[5:12] == "Ann Lee"
-  sentence = read_line(file, text=text, spans=spans)
-  words = ["Dr.", "Ann", "Lee", "'s", "New", "York-tri", "p"]
-  tags = ["O", "B-PER", "I-PER", "O", "O", "B-LOC", "O"]
-  assert (list(sentence.words), list(sentence.tags)) == (words, tags)
-
-
 @st.composite
 def texts(draw):
   """A text and spans of it that hold words and do not overlap."""
@@ -173,7 +161,9 @@ def test_words_of_a_text_make_up_its_spans(file, drawn):
   if not text.strip():
     return
   sentence = read_line(file, text=text, spans=spans)
-  assert "".join(sentence.words) == "".join(text.split())
+  edges = [0, *(s[name] for s in spans for name in ("start", "end")), None]
+  parts = (text[slice(*pair)] for pair in itertools.pairwise(edges))
+  assert [*sentence.words] == [word for part in parts for word in part.split()]
   found = [
     (kind, "".join(sentence.words[start : end + 1]))
     for kind, start, end in get_entities(list(sentence.tags))
