@@ -56,7 +56,7 @@ def make_examples(folder, size, count, batch_size):
     formats.Sentence(("word",) * 16, ("O",) * 16, str(i % _PICTURES))
     for i in range(count)
   ]
-  formats.write_conll(folder / "data" / "train.txt", sentences)
+  formats.write_jsonl(folder / "data" / "train.jsonl", sentences)
   fields = {
     "data.path": str(folder / "data"),
     "data.cache_dir": str(folder / "cache"),

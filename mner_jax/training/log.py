@@ -183,10 +183,10 @@ class Log:
       self._files[name].add(line)
 
   def close(self):
-    """Closes the bar and the files; `flush` before it writes the last lines."""
+    """Closes the bar and syncs; `flush` before it writes the last lines."""
     self._bar.close()
     for file in self._files.values():
-      file.close()
+      file.sync()
 
 
 def first_nonfinite(metrics):

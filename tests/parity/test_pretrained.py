@@ -353,7 +353,7 @@ def test_weights_of_another_family_are_refused(tmp_path):
 
 
 def test_folders_and_hub_names(monkeypatch, tmp_path):
-  with pytest.raises(UserError, match="neither a folder nor a Hub name"):
+  with pytest.raises(UserError, match="is not a folder, and the Hub"):
     hub.folder("/no/such/folder")
   monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
   monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))

@@ -234,7 +234,7 @@ def test_a_subset_without_train_file_parts_valid(tmp_path):
   (source / "en").mkdir(parents=True)
   for split in ("valid", "test"):
     sentences = [formats.Sentence((f"{split}{i}",), ("O",)) for i in range(9)]
-    formats.write_conll(source / "en" / f"{split}.txt", sentences)
+    formats.write_jsonl(source / "en" / f"{split}.jsonl", sentences)
   prepare.subset(source, tmp_path / "target", ("en",), sizes)
   expected = {"valid": (0, 3), "train": (3, 7), "test": (0, 9)}
   for split, (start, end) in expected.items():
