@@ -6,23 +6,26 @@ import os
 import pathlib
 import platform
 import subprocess
+import sys
 import time
 
 import jax
 from etils import epath
 
+from mner_jax.config import UserError
 from mner_jax.data import files
 
 
 @contextlib.contextmanager
 def accounting(workdir):
-  """Writes `run.json`; its seconds are those of all starts of the run."""
+  """Writes `run.json`: the cost over all starts of a run, but refused ones."""
   path = workdir / "run.json"
   start, commit = time.monotonic(), _commit()
   before = json.loads(path.read_text())["seconds"] if path.exists() else 0
   try:
     yield
   finally:
+    refused = isinstance(sys.exc_info()[1], UserError)
     record = {
       "seconds": round(before + time.monotonic() - start, 1),
       "date": time.strftime("%Y-%m-%d"),
@@ -30,7 +33,7 @@ def accounting(workdir):
       "jax": jax.__version__,
       "commit": commit,  # at the start: files may change while it runs
     }
-    if jax.process_index() == 0 and (workdir / "config.json").exists():
+    if jax.process_index() == 0 and not refused:
       files.write(path, json.dumps(record, indent=2) + "\n")
 
 

@@ -1,6 +1,8 @@
 """Whole runs of train.py and eval.py, as a user starts them."""
 
+import atexit
 import contextlib
+import functools
 import io
 import json
 import os
@@ -9,6 +11,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import jax
 import numpy as np
@@ -73,11 +76,21 @@ def write_corpus(folder):
       (folder / language / f"{split}.txt").write_text("\n".join(blocks))
 
 
+@functools.cache
+def _compiled():
+  """A folder in which child processes find what others have compiled."""
+  folder = tempfile.mkdtemp(prefix="mner_jax_compiled_")
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  return folder
+
+
 def environment():
   return {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
+    "JAX_COMPILATION_CACHE_DIR": _compiled(),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
 
 
@@ -170,6 +183,7 @@ def named_arrays(workdir):
   return [(sharding.path_name(path), np.asarray(x)) for path, x in leaves]
 
 
+@pytest.mark.slow
 def test_stopped_and_started_again_equals_one_go(corpus, run):
   one_go, _ = run
   workdir = corpus.parent / "stopped"
