@@ -17,16 +17,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-  """Gives each file to one worker, and those that share `trained` to the same."""
-  for item in items:
-    group = str(item.path)
-    if "trained" in getattr(item, "fixturenames", ()):
-      group = "trained"
-    item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _forget_programs():
   """Compiled programs of a file are of no use to the next one."""

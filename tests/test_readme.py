@@ -1,13 +1,13 @@
 """README's commands: the short ones run, the others name what there is."""
 
-import functools
+import importlib
 import re
-import runpy
 import shlex
 import sys
 
 import pytest
 
+from mner_jax import cli
 from mner_jax.config import Config, flatten
 from tests.training.test_loop import ROOT
 
@@ -30,13 +30,10 @@ def test_short_commands(trained, monkeypatch, capsys):
   workdir, _ = trained("images")
   for line in SHORT:
     _, *words = shlex.split(line.replace("runs/synthetic", str(workdir)))
-    if words[0] == "-m":
-      program = functools.partial(runpy.run_module, words[1])
-      words = words[1:]
-    else:
-      program = functools.partial(runpy.run_path, str(ROOT / words[0]))
+    words = [word for word in words if word != "-m"]
     monkeypatch.setattr(sys, "argv", words)
-    program(run_name="__main__")
+    module = importlib.import_module(words[0].removesuffix(".py"))
+    cli.launch(module.main, module.arguments, module.__doc__)
     assert capsys.readouterr().out.strip(), line
   assert (workdir / "report.html").stat().st_size > 10_000
 

@@ -71,7 +71,11 @@ def one_device(tiny, random_batch):
   return batch, *run(tiny, (1, 1, 1), batch)
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
+LONG = pytest.mark.slow
+MESHES = [pytest.param(m, marks=LONG) for m in ((8, 1, 1), (2, 4, 1))]
+
+
+@pytest.mark.parametrize("shape", [*MESHES, (2, 2, 2)])
 def test_a_mesh_computes_what_one_device_does(tiny, one_device, shape):
   batch, want_losses, want = one_device
   losses, state = run(tiny, shape, batch)
@@ -91,6 +95,7 @@ def test_a_mesh_computes_what_one_device_does(tiny, one_device, shape):
     assert parts[name] == parts[re.sub(r".*/(mu|nu)/", "params/", name)]
 
 
+@pytest.mark.slow
 def test_bf16_computes_nearly_the_same(tiny, one_device):
   batch, want_losses, _ = one_device
   half = replace(tiny, {"dtype": "bfloat16"})
@@ -160,6 +165,7 @@ def test_a_large_parameter_without_a_rule_is_refused():
     sharding.shardings(tree, make_mesh((2, 2, 2)))
 
 
+@pytest.mark.slow
 def test_maf_swaps_the_same_pictures_on_any_mesh(tiny, random_batch):
   """Rows of one device get the pictures of another's."""
   fields = MAF | {"model.text.num_layers": 1, "model.resnet.stages": (1,)}

@@ -77,7 +77,11 @@ def test_every_config_is_valid(path):
   assert cli.load(path)
 
 
-@pytest.fixture(scope="module", params=["2M-NER", "UMT", "MAF"])
+LONG = pytest.mark.slow
+BASELINES = [pytest.param(name, marks=LONG) for name in ("UMT", "MAF")]
+
+
+@pytest.fixture(scope="module", params=["2M-NER", *BASELINES])
 def config(request, tiny, change):
   """The Config of each model that looks at pictures in its own way."""
   if request.param == "2M-NER":
@@ -173,6 +177,7 @@ def test_words_are_their_first_pieces(tiny, change, random_batch):
   )
 
 
+@pytest.mark.slow
 def test_remat_keeps_less_and_changes_no_gradient(tiny, change, random_batch):
   batch = random_batch(tiny, 16, 32)
   params = init(tiny)
