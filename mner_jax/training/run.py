@@ -2,7 +2,7 @@
 
   python -m mner_jax.training.run CONFIG.json WORKDIR
 
-is train.py with a config in JSON, as the tables start it.
+is train.py with a config in JSON, as the tables start it, and retrieval.
 """
 
 import json
@@ -16,13 +16,13 @@ from mner_jax.evaluation import evaluate, record, retrieval
 from mner_jax.training import loop, stopping
 
 
-def run(config, workdir, stop_at=None):
+def run(config, workdir, stop_at=None, retrieve=False):
   """Trains, or resumes, and scores test once training has ended.
 
   Leaves in `workdir`, beside what `loop.train` writes: `run.json`, the cost
-  over all starts and the machine; `test_predictions.jsonl`;
-  `test_retrieval.json` of a model that aligns; and `test_metrics.json`, which
-  comes last and means finished.
+  over all starts and the machine; `test_predictions.jsonl`; with `retrieve`
+  and a model that aligns, `test_retrieval.json`; and `test_metrics.json`,
+  which comes last and means finished.
   """
   workdir = epath.Path(workdir)
   with record.accounting(workdir):
@@ -32,7 +32,7 @@ def run(config, workdir, stop_at=None):
     with stopping.exit_when_asked():
       evaluated = evaluate.evaluate(trained, workdir, "test")
       record.write_predictions(evaluated, workdir)
-      if retrieval.aligns(trained):
+      if retrieve and retrieval.aligns(trained):
         recalls = retrieval.score(evaluated.params, evaluated.examples)
         evaluate.write(recalls, workdir / "test_retrieval.json")
   evaluate.write(evaluated.scores, workdir / "test_metrics.json")
@@ -49,7 +49,7 @@ def arguments(parser):
 def main(args):
   """Runs the experiment."""
   tree = json.loads(epath.Path(args.config).read_text())
-  run(from_dict(tree), args.workdir)
+  run(from_dict(tree), args.workdir, retrieve=True)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_a_run_leaves_what_it_promises(run):
   assert {p.name for p in workdir.iterdir()} == {
     "config.json", "tokenizer", "metrics.jsonl", "timing.jsonl",
     "checkpoints", "test_metrics.json", "lock", "run.json",
-    "test_predictions.jsonl", "test_retrieval.json",
+    "test_predictions.jsonl",
   }  # fmt: skip
   scores = json.loads((workdir / "test_metrics.json").read_text())
   assert set(scores["per_language"]) == {"de", "en"}
