@@ -25,7 +25,7 @@ def accounting(workdir):
   try:
     yield
   finally:
-    refused = isinstance(sys.exc_info()[1], UserError)
+    refused = isinstance(sys.exc_info()[1], UserError | OSError)
     record = {
       "seconds": round(before + time.monotonic() - start, 1),
       "date": time.strftime("%Y-%m-%d"),
