@@ -5,6 +5,21 @@ import jax
 import jax.numpy as jnp
 
 
+def linear(width, fan_in, dtype, name):
+  """Returns the Dense [..., fan_in] -> [..., width] of the model's new layers.
+
+  It starts as `torch.nn.Linear` does, which the authors' program uses: kernel
+  and bias from U(-1, 1) / sqrt(fan_in). Flax's kernel is 1.73 times wider.
+  """
+
+  def init(key, shape, dtype):
+    return jax.random.uniform(key, shape, dtype, -1, 1) / fan_in**0.5
+
+  return nn.Dense(
+    width, dtype=dtype, kernel_init=init, bias_init=init, name=name
+  )
+
+
 class Attention(nn.Module):
   """softmax(q k^T / sqrt(H)) v, N heads of width H, then the output Dense.
 
@@ -15,30 +30,35 @@ class Attention(nn.Module):
     dropout: rate on the attention weights.
     tied_query: project queries with the key projection, as the authors'
       released fusion blocks do.
+    new: whether its Dense layers start as those of `linear`.
     dtype: of the matmuls; the softmax is fp32.
   """
 
   num_heads: int
   dropout: float = 0.0
   tied_query: bool = False
+  new: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, queries, keys, mask=None, *, deterministic=True):
-    """[B, Q, D], [B, S, D] and mask [B, S] bool (None = all) -> [B, Q, D]."""
+    """[B, Q, D], [B, S, C] and mask [B, S] bool (None = all) -> [B, Q, D].
+
+    Keys [B, 1, C] with a mask [B, S] are S equal keys, projected once.
+    """
     width = queries.shape[-1]
+
+    def project(name, x):
+      if self.new:
+        return linear(width, x.shape[-1], self.dtype, name)
+      return nn.Dense(width, dtype=self.dtype, name=name)
 
     def heads(x):  # [B, S, D] -> [B, S, N, H]
       return x.reshape(*x.shape[:-1], self.num_heads, width // self.num_heads)
 
-    key = nn.Dense(width, dtype=self.dtype, name="key")
-    value = nn.Dense(width, dtype=self.dtype, name="value")
-    k, v = heads(key(keys)), heads(value(keys))
-    if self.tied_query:
-      query = key
-    else:
-      query = nn.Dense(width, dtype=self.dtype, name="query")
-    q = heads(query(queries))
+    key, value = project("key", keys), project("value", keys)
+    query = key if self.tied_query else project("query", queries)
+    q, k, v = heads(query(queries)), heads(key(keys)), heads(value(keys))
     scores = jnp.einsum("bqnh,bsnh->bnqs", q, k) / jnp.sqrt(q.shape[-1])
     scores = scores.astype(jnp.float32)  # [B, N, Q, S]
     if mask is not None:
@@ -50,9 +70,10 @@ class Attention(nn.Module):
     self.sow("intermediates", "weights", weights)
     weights = weights.astype(self.dtype)
     weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
+    v = jnp.broadcast_to(v, (len(v), weights.shape[-1], *v.shape[2:]))
     context = jnp.einsum("bnqs,bsnh->bqnh", weights, v)
     context = context.reshape(*context.shape[:-2], width)
-    return nn.Dense(width, dtype=self.dtype, name="output")(context)
+    return project("output", context)(context)
 
 
 def layer_norm(eps, dtype, name):

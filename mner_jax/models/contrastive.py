@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mner_jax.models.attention import linear
 from mner_jax.models.padding import length_mask, weighted_mean
 
 
@@ -24,8 +25,9 @@ class ProjectionHead(nn.Module):
   @nn.compact
   def __call__(self, x):
     """[..., C] -> [..., width]."""
-    x = nn.Dense(self.width, dtype=self.dtype, name="hidden")(x)
-    return nn.Dense(self.width, dtype=self.dtype, name="output")(jax.nn.relu(x))
+    x = linear(self.width, x.shape[-1], self.dtype, "hidden")(x)
+    output = linear(self.width, self.width, self.dtype, "output")
+    return output(jax.nn.relu(x))
 
 
 def normalise(x, eps=1e-12):

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from mner_jax.config import Config, ModelConfig
-from mner_jax.models.attention import Attention, layer_norm
+from mner_jax.models.attention import Attention, layer_norm, linear
+from mner_jax.models.padding import length_mask
 
 
 class Fused(NamedTuple):
@@ -42,17 +43,18 @@ class ImageAttention(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, words, tokens, has_image, *, deterministic=True):
-    """[B, W, D], [B, P, C] and [B] bool -> [B, W, D]."""
+  def __call__(self, words, tokens, has_image, mask, *, deterministic=True):
+    """[B, W, D], [B, P, C], [B] bool and `Attention`'s mask -> [B, W, D]."""
     cfg = self.config
     attention = Attention(
       cfg.fusion_heads,
       cfg.dropout,
       tied_query=cfg.released,
+      new=True,
       dtype=self.dtype,
       name="attention",
     )
-    seen = attention(words, tokens, deterministic=deterministic)
+    seen = attention(words, tokens, mask, deterministic=deterministic)
     seen = nn.Dropout(cfg.dropout)(seen, deterministic=deterministic)
     seen = jnp.where(has_image[:, None, None], seen, 0)
     return layer_norm(1e-12, self.dtype, "norm")(seen + words)
@@ -66,7 +68,8 @@ def image_tokens(images, width, dtype):
   tokens = dict(images)
   if "resnet" in tokens:
     scene = jnp.mean(tokens["resnet"], axis=(1, 2))[:, None]  # [B, 1, C]
-    tokens["resnet"] = nn.Dense(width, dtype=dtype, name="scene_token")(scene)
+    project = linear(width, scene.shape[-1], dtype, "scene_token")
+    tokens["resnet"] = project(scene)
   return tokens
 
 
@@ -91,14 +94,20 @@ class Collaboration(nn.Module):
       Fused, words [B, W, D].
     """
     width = words.shape[-1]
+    # A sentence of W words attends to W copies of its scene: dropout on the
+    # weight of one key would drop a head's whole scene at once.
+    masks = {"resnet": length_mask(batch["num_words"], words.shape[1])}
     joined = [
       ImageAttention(self.config.model, self.dtype, name=name)(
-        words, tokens, batch["has_image"], deterministic=deterministic
+        words,
+        tokens,
+        batch["has_image"],
+        masks.get(name),
+        deterministic=deterministic,
       )
       for name, tokens in image_tokens(images, width, self.dtype).items()
     ]  # [B, W, D] each
-    join = nn.Dense(width, dtype=self.dtype, name="join")
-    return Fused(join(jnp.concatenate(joined, axis=-1)))
+    return _join(joined, width, self.dtype)
 
 
 class Concatenation(nn.Module):
@@ -120,5 +129,10 @@ class Concatenation(nn.Module):
       mean = jnp.where(batch["has_image"][:, None, None], mean, 0)
       shape = (*words.shape[:2], mean.shape[-1])
       joined.append(jnp.broadcast_to(mean, shape))  # [B, W, C]
-    join = nn.Dense(width, dtype=self.dtype, name="join")
-    return Fused(join(jnp.concatenate(joined, axis=-1)))
+    return _join(joined, width, self.dtype)
+
+
+def _join(parts, width, dtype):
+  """Returns Fused of a Linear of the parts, [B, W, C] each."""
+  x = jnp.concatenate(parts, axis=-1)
+  return Fused(linear(width, x.shape[-1], dtype, "join")(x))

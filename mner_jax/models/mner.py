@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from mner_jax.config import Config
 from mner_jax.models import contrastive, crf
+from mner_jax.models.attention import linear
 from mner_jax.models.bert import Bert
 from mner_jax.models.contrastive import ProjectionHead
 from mner_jax.models.fusion import Collaboration, Concatenation, Fused
@@ -87,7 +88,8 @@ class MultimodalNER(nn.Module):
     # CRF. fp32: it adds the emissions up over the whole sentence.
     drop = nn.Dropout(cfg.dropout, deterministic=deterministic)
     num_tags = len(self.config.tags)
-    classify = nn.Dense(num_tags, dtype=jnp.float32, name="emissions")
+    width = fused.words.shape[-1]
+    classify = linear(num_tags, width, jnp.float32, "emissions")
     emissions = classify(drop(fused.words))  # [B, W, K]
     if fused.emissions is not None:
       emissions = (emissions + fused.emissions) / 2

@@ -1,0 +1,85 @@
+"""New layers start as the authors', and the scene is a key for each word."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mner_jax.config import replace
+from mner_jax.data import batches
+from mner_jax.models.attention import Attention
+from mner_jax.models.mner import MultimodalNER
+
+B, W, D = 2, 20, 16
+
+
+@pytest.fixture(scope="module")
+def scene():
+  """(attention with dropout 0.1, its parameters, words, one key, mask)."""
+  attention = Attention(num_heads=4, dropout=0.1, new=True)
+  words, key = jax.random.normal(jax.random.key(0), (2, B, W, D))
+  key, mask = key[:, :1], jnp.arange(W + 12)[None] < jnp.array([[W], [7]])
+  params = attention.init(jax.random.key(1), words, key, mask)
+  return attention, params, words, key, mask
+
+
+def test_one_scene_key_stands_for_a_key_per_word(scene):
+  """Nothing changes at evaluation, whatever the padding."""
+  attention, params, words, key, mask = scene
+  copies = jnp.broadcast_to(key, (B, W, D))
+  alone = attention.apply(params, words, key)
+  for others in ((key, mask), (copies, mask[:, :W])):
+    found = attention.apply(params, words, *others)
+    np.testing.assert_allclose(found, alone, atol=1e-6)
+
+
+def test_dropout_on_the_scene_is_that_of_repeated_keys(scene):
+  """As in the authors' program, where the vector is repeated for each word."""
+  attention, params, words, key, mask = scene
+
+  @jax.jit
+  @jax.vmap
+  def ours(rng):
+    return attention.apply(
+      params, words, key, mask, deterministic=False, rngs={"dropout": rng}
+    )[0]
+
+  @jax.jit
+  @jax.vmap
+  def repeated(rng):  # W keys and no mask
+    keys = jnp.broadcast_to(key[:1], (1, W, D))
+    return attention.apply(
+      params, words[:1], keys, deterministic=False, rngs={"dropout": rng}
+    )[0]
+
+  keys = jax.random.split(jax.random.key(2), 2000)
+  variance = [np.var(f(keys), axis=0).mean() for f in (ours, repeated)]
+  np.testing.assert_allclose(*variance, rtol=0.1)
+  assert variance[0] > 0
+
+
+@pytest.mark.parametrize("fusion", ["collaboration", "concatenation"])
+def test_new_layers_start_as_torch_linear(tiny, fusion):
+  """U(-1, 1) / sqrt(fan_in), biases too; encoders start as Flax has them."""
+  config = replace(
+    tiny, {"model.fusion": fusion, "data.labels": ("LOC", "PER") * 8}
+  )
+  model = MultimodalNER(config)
+  batch = batches.empty(config, 1, config.data.buckets[0])
+  params = model.init(jax.random.key(0), batch)["params"]
+  leaves = {
+    jax.tree_util.keystr(path, simple=True, separator="/"): x
+    for path, x in jax.tree.leaves_with_path(params)
+  }
+  checked = 0
+  for name, kernel in leaves.items():
+    new = not name.startswith(("text/", "vit/", "resnet/"))
+    if not name.endswith("/kernel") or not new:
+      continue
+    bound = kernel.shape[0] ** -0.5
+    for x in (kernel, leaves[name.replace("kernel", "bias")]):
+      assert np.abs(x).max() <= bound
+      spread = bound / 3**0.5
+      np.testing.assert_allclose(np.std(x), spread, rtol=2 / x.size**0.5)
+      checked += 1
+  assert checked == {"collaboration": 34, "concatenation": 18}[fusion]
