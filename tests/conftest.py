@@ -1,6 +1,7 @@
 """One place for what every test needs: devices, strictness, a tiny config."""
 
 import functools
+import os
 
 import jax
 import numpy as np
@@ -15,6 +16,18 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # On accelerators "fp32" is not fp32; the references are.
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def pytest_configure(config):
+  """Lets tests, their child processes and the next run share what compiled."""
+  shared = {
+    "jax_compilation_cache_dir": str(config.cache.mkdir("jax")),
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_compilation_cache_max_size": 1 << 30,
+  }
+  for name, value in shared.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,7 +76,7 @@ TINY = {
   "model.resnet.stages": (1,),
   "model.resnet.width": 8,
   "model.fusion_heads": 4,
-  "optim.learning_rate": 3e-3,
+  "optim.learning_rate": 5e-3,
   "train.batch_size": 4,
 }
 TEXT_ONLY = {

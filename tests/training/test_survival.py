@@ -4,15 +4,12 @@ Most are run in this process, on its first device; those that are killed, and
 several processes of one run, are processes of their own.
 """
 
-import contextlib
 import functools
 import inspect
-import io
 import json
 import os
 import random
 import resource
-import runpy
 import shutil
 import signal
 import socket
@@ -20,10 +17,8 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from mner_jax import checkpoint, sharding
 from mner_jax.data import batches, manifest
@@ -32,6 +27,7 @@ from tests.conftest import TEXT_ONLY
 from tests.training.test_loop import (
   ROOT,
   arrays,
+  command,
   environment,
   experiment,
   write_config,
@@ -63,61 +59,28 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def compiling(config):
-  """What makes this process and others compile the same, and only once."""
-  settings = {
-    "jax_compilation_cache_dir": str(config.parent / "compiled"),
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-    "jax_default_matmul_precision": "highest",
-  }
-  before = {name: getattr(jax.config, name) for name in settings}
-  for values in (settings, before):
-    for name, value in values.items():
-      jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    if values is settings:
-      yield settings
-
-
-@pytest.fixture(scope="module")
-def train(config, compiling):
+def train(config):
   """Returns a function (workdir, *arguments) -> (exit code, out, err)."""
-  make_mesh = sharding.make_mesh
 
   def train(workdir, *arguments):
-    out, err = io.StringIO(), io.StringIO()
-    argv = ["train.py", f"--config={config}", f"--workdir={workdir}"]
-    with (
-      pytest.MonkeyPatch.context() as patch,
-      contextlib.redirect_stdout(out),
-      contextlib.redirect_stderr(err),
-    ):
-      first = jax.devices()[:1]
-      patch.setattr(sharding, "make_mesh", lambda mesh: make_mesh(mesh, first))
-      patch.setattr(sys, "argv", [*argv, *arguments])
-      try:
-        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
-        code = 0
-      except SystemExit as left:
-        code = left.code
-    return code, out.getvalue(), err.getvalue()
+    given = (f"--config={config}", f"--workdir={workdir}", *arguments)
+    result = command("train.py", *given)
+    return result.returncode, result.stdout, result.stderr
 
   return train
 
 
 @pytest.fixture(scope="module")
-def start(config, compiling):
+def start(config):
   """Returns a function (workdir, *arguments) -> a process of train.py."""
-  variables = environment()
-  variables |= {name.upper(): str(value) for name, value in compiling.items()}
 
   def start(workdir, *arguments, before="", **more):
     """`before`: Python that is executed before train.py."""
-    command = [sys.executable, "-c", before + AND_TRAIN, f"--config={config}"]
+    words = [sys.executable, "-c", before + AND_TRAIN, f"--config={config}"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(
-      [*command, f"--workdir={workdir}", *arguments],
-      env={**variables, **more},
+      [*words, f"--workdir={workdir}", *arguments],
+      env={**environment(), **more},
       cwd=ROOT,
       **pipes,
     )
@@ -179,11 +142,11 @@ def test_killed_at_random_moments(
 ):
   """SIGKILL while starting, or up to half a second after some save began."""
   workdir, rng = tmp_path / "run", random.Random(os.environ.get("MNER_SEED", 6))
-  command = (workdir, f"--config.train.epochs={epochs}")
+  arguments = (workdir, f"--config.train.epochs={epochs}")
   wanted = undisturbed(epochs)
   reached = [0]
   for kill in range(kills):
-    process = start(*command)
+    process = start(*arguments)
     if kill % 5 == 4:
       time.sleep(rng.uniform(0, 10))
     else:
@@ -194,7 +157,7 @@ def test_killed_at_random_moments(
     process.kill()
     process.communicate()
     reached.append(max(steps(workdir), default=0))
-  _, err = finish(start(*command))
+  _, err = finish(start(*arguments))
   with capsys.disabled():
     print(f" killed after steps {reached[1:]}", end="")
   assert_same(workdir, wanted)
