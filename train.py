@@ -13,7 +13,7 @@ import jax
 import mner_jax
 from mner_jax import cli
 from mner_jax.config import UserError
-from mner_jax.training import run
+from mner_jax.training import compiling, run
 
 _DEFAULT = pathlib.Path(mner_jax.__file__).parent / "configs" / "synthetic.py"
 
@@ -41,6 +41,12 @@ def arguments(parser):
   )
   add("--num_processes", type=int, help="how many processes there are, and")
   add("--process_id", type=int, help="which of them this is, from 0")
+  add(
+    "--compilation_cache",
+    metavar="DIR",
+    help="keeps compiled programs for the next start; '' = nowhere"
+    " (default: $JAX_COMPILATION_CACHE_DIR or ~/.cache/mner_jax)",
+  )
 
 
 def _join_processes(args):
@@ -64,6 +70,7 @@ def _join_processes(args):
 def main(args):
   if args.stop_at is not None and args.stop_at < 1:
     raise UserError(f"--stop_at must be above 0, not {args.stop_at}")
+  compiling.keep(args.compilation_cache)
   _join_processes(args)
   config = cli.override(cli.load(args.config), args.overrides)
   run.run(

@@ -16,8 +16,8 @@ from mner_jax import checkpoint, pretrained, sharding
 from mner_jax.config import UserError, replace
 from mner_jax.data import batches, builders, dataset, hub, wordpiece
 from mner_jax.evaluation.evaluate import Evaluator
+from mner_jax.training import compiling, stopping
 from mner_jax.training import step as stepping
-from mner_jax.training import stopping
 from mner_jax.training.log import Log
 
 
@@ -176,7 +176,10 @@ def train(config, workdir, stop_at=None):
         break
       with log.waiting():
         batch = next(loader)
-      state, metrics = train_step(state, sharding.put_batch(batch, mesh))
+      batch = sharding.put_batch(batch, mesh)
+      first = step == first_step
+      with compiling.announced(log.say) if first else contextlib.nullcontext():
+        state, metrics = train_step(state, batch)
       # The device works on this step while the one before is written.
       log.step(step + 1, metrics)
     log.flush()

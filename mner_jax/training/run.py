@@ -13,7 +13,7 @@ from etils import epath
 from mner_jax import cli
 from mner_jax.config import from_dict
 from mner_jax.evaluation import evaluate, record, retrieval
-from mner_jax.training import loop, stopping
+from mner_jax.training import compiling, loop, stopping
 
 
 def run(config, workdir, stop_at=None, retrieve=False):
@@ -48,6 +48,7 @@ def arguments(parser):
 
 def main(args):
   """Runs the experiment."""
+  compiling.keep()
   tree = json.loads(epath.Path(args.config).read_text())
   run(from_dict(tree), args.workdir, retrieve=True)
 

@@ -1,0 +1,60 @@
+"""Compiled programs: kept on disk, and what the first update cost."""
+
+import collections
+import contextlib
+import pathlib
+import time
+
+import jax
+
+from mner_jax.config import UserError
+
+_FOLDER = "~/.cache/mner_jax"
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+_FOUND = "/jax/compilation_cache/cache_hits"
+
+
+def keep(folder=None):
+  """Keeps compiled programs in a folder, where the next start finds them.
+
+  Args:
+    folder: on a local disk; None = that of JAX_COMPILATION_CACHE_DIR, or else
+      one in the home folder; "" = nowhere.
+  """
+  if folder is None:
+    folder = jax.config.jax_compilation_cache_dir or _FOLDER
+  if "://" in folder:  # where JAX has crashed on GPUs
+    raise UserError(
+      f"--compilation_cache={folder}: it must be a folder of a local disk"
+    )
+  folder = folder and str(pathlib.Path(folder).expanduser())
+  jax.config.update("jax_compilation_cache_dir", folder)
+  # JAX would leave out what compiled in under a second.
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+@contextlib.contextmanager
+def announced(say):
+  """Measures the first call of a compiled function, and prints the seconds.
+
+  Args:
+    say: function that prints a line.
+  """
+  totals = collections.Counter()
+
+  def add(event, seconds=1.0, **_):
+    totals[event] += seconds
+
+  monitoring = jax.monitoring
+  monitoring.register_event_duration_secs_listener(add)
+  monitoring.register_event_listener(add)
+  start = time.monotonic()
+  try:
+    yield
+  finally:
+    monitoring.unregister_event_duration_listener(add)
+    monitoring.unregister_event_listener(add)
+  compiled = totals[_COMPILED]
+  traced = time.monotonic() - start - compiled
+  how = "read what was compiled before" if totals[_FOUND] else "compile"
+  say(f"first update: {traced:.1f} s to trace it, {compiled:.1f} s to {how}")
