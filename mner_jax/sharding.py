@@ -154,12 +154,29 @@ def check_batch_size(batch_size, mesh):
     )
 
 
-def put_batch(batch, mesh):
-  """This host's rows of a batch -> global arrays on the devices."""
+def own_rows(batch_size, mesh):
+  """Returns which rows of a batch this process's devices hold, in order.
+
+  Devices that differ in 'tensor' alone hold the same rows, in one process or
+  in several; those of one process need not follow each other.
+  """
+  held = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+  rows = np.arange(batch_size)
+  return np.unique(np.concatenate([rows[part] for part in held.values()]))
+
+
+def put_batch(batch, batch_size, mesh):
+  """The arrays of `own_rows` -> global arrays [batch_size, ...].
+
+  Raises a ValueError where there are more rows or fewer.
+  """
   sharding = batch_sharding(mesh)
+  # Without the global shape jax infers one from whatever rows it is given.
   return {
-    name: jax.make_array_from_process_local_data(sharding, rows)
-    for name, rows in batch.items()
+    name: jax.make_array_from_process_local_data(
+      sharding, x, (batch_size, *x.shape[1:])
+    )
+    for name, x in batch.items()
   }
 
 

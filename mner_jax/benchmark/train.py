@@ -122,7 +122,7 @@ def _measure(config, batch, repeats, pytorch, peaks):
     used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     cost.update(gigabytes=used / 1e9, compile_seconds=seconds)
     state = init(jax.random.key_data(jax.random.key(config.seed)))
-    placed = sharding.put_batch(batch, mesh)
+    placed = sharding.put_batch(batch, size, mesh)
 
     def update():
       nonlocal state

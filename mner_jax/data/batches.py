@@ -1,8 +1,8 @@
 """Batches as a pure function of seed and step, and their loading.
 
-The plan lists the windows of batch `step`. It is the same on every host, and
-each host loads its own rows of a batch. The position in the data is therefore
-one integer: the step.
+The plan lists the windows of batch `step`. It is the same in every process, and
+each process loads the rows that its devices hold. The position in the data is
+therefore one integer: the step.
 """
 
 import functools
@@ -34,7 +34,7 @@ class Plan:
     Args:
       sizes: pieces of each window.
       buckets: increasing lengths; the last holds the longest window.
-      batch_size: rows of a batch, over all hosts.
+      batch_size: rows of a batch, over all processes.
       seed: of the shuffling; None keeps the order (evaluation).
       languages: of each window; needed where `temperature` is not 1.
       temperature: T, above 0.
@@ -226,24 +226,21 @@ class Examples:
     batch["image_id"][row] = self._image_ids[sentence]
 
 
-def load(examples, plan, steps, *, process=(0, 1), workers=None):
-  """Iterates over this host's rows of batches `steps`, read ahead by threads.
+def load(examples, plan, steps, *, rows=slice(None), workers=None):
+  """Iterates over batches `steps`, read ahead by threads.
 
   Args:
     examples: Examples.
     plan: its Plan.
     steps: (first, one past the last) batch.
-    process: (index, count) of this host; the count divides the batch size.
+    rows: indices of the rows of each batch to load; all by default.
     workers: threads; None = `data.workers`.
   """
-  index, count = process
-  share = plan.batch_size // count
 
   def read(step):
     length, ids = plan.batch(step)
     seed = None if plan.seed is None else (plan.seed, step)
-    own = ids[index * share : (index + 1) * share]
-    return examples.rows(length, own, seed)
+    return examples.rows(length, ids[rows], seed)
 
   workers = workers or examples.config.data.workers
   dataset = grain.MapDataset.range(*steps).map(read)

@@ -76,11 +76,11 @@ class Evaluator:
     compute = _jitted(function, self._config, self._mesh)
     plan = examples.plan()
     steps = (0, plan.steps_per_epoch)
-    process = (jax.process_index(), jax.process_count())
-    loaded = batches.load(examples, plan, steps, process=process)
+    own = sharding.own_rows(plan.batch_size, self._mesh)
+    loaded = batches.load(examples, plan, steps, rows=own)
     for step, batch in enumerate(loaded):
       before_batch(step)
-      batch = sharding.put_batch(batch, self._mesh)
+      batch = sharding.put_batch(batch, plan.batch_size, self._mesh)
       tree = jax.device_get(compute(params, batch))
       for row, window in enumerate(plan.batch(step)[1]):
         if window != batches.PADDING:

@@ -97,8 +97,8 @@ def train(config, workdir, stop_at=None):
 
     # Mesh and data.
     mesh = sharding.make_mesh(config.mesh)
-    rows = config.train.batch_size
-    sharding.check_batch_size(rows // config.train.accumulate, mesh)
+    batch_size = config.train.batch_size
+    sharding.check_batch_size(batch_size // config.train.accumulate, mesh)
     config, examples = prepare(config, workdir)
     plan = examples["train"].plan(seed=config.seed)
     total_steps = config.train.epochs * plan.steps_per_epoch
@@ -145,7 +145,7 @@ def train(config, workdir, stop_at=None):
       examples["train"],
       plan,
       (first_step, last_step),
-      process=(jax.process_index(), jax.process_count()),
+      rows=sharding.own_rows(batch_size, mesh),
     )
     eval_every = config.train.eval_every or plan.steps_per_epoch
     save_every = config.train.checkpoint_every or eval_every
@@ -176,7 +176,7 @@ def train(config, workdir, stop_at=None):
         break
       with log.waiting():
         batch = next(loader)
-      batch = sharding.put_batch(batch, mesh)
+      batch = sharding.put_batch(batch, batch_size, mesh)
       first = step == first_step
       with compiling.announced(log.say) if first else contextlib.nullcontext():
         state, metrics = train_step(state, batch)

@@ -1,4 +1,4 @@
-"""Whole runs: what they compile and fetch, on one host and on several.
+"""Whole runs: what they compile and fetch, and several processes' of them.
 
 The meshes of one process are in test_sharding.py.
 """
@@ -10,12 +10,14 @@ import re
 import socket
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
 
-from mner_jax.config import Config, replace
+from mner_jax import sharding
+from mner_jax.config import Config, MeshConfig, replace
 from mner_jax.training import run
 from tests.conftest import TEXT_ONLY
 from tests.test_sharding import NO_GRADIENT
@@ -28,19 +30,26 @@ from tests.training.test_loop import (
   write_corpus,
 )
 
-# Eight devices divide every batch and every sharded axis.
-WHOLE = {"train.batch_size": 8, "train.epochs": 3, "mesh.data": -1}
-FAST = {"model.resnet.enabled": False, "train.epochs": 1, "data.buckets": (24,)}
-MODELS = {"whole": WHOLE, "text": WHOLE | TEXT_ONLY, "fast": WHOLE | FAST}
+# Every mesh below divides the rows of both parts.
+WHOLE = {"train.batch_size": 8, "train.epochs": 3, "train.accumulate": 2}
+FAST = TEXT_ONLY | {
+  "data.buckets": (24,),
+  "train.batch_size": 8,
+  "train.epochs": 2,
+  "train.eval_every": 3,
+}
+MODELS = {"whole": WHOLE, "fast": FAST}
+LONG = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
-def one_host(tmp_path_factory):
+def one_device(tmp_path_factory):
   """Returns a function: name of a model -> (folder, {event: what}).
 
-  The folder has the data and the run of this process on its eight devices;
+  The folder has the data and the run of this process on its first device;
   the events are functions that were traced and steps that were fetched.
   """
+  mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
 
   @functools.cache
   def train(model):
@@ -60,9 +69,11 @@ def one_host(tmp_path_factory):
         seen["fetched"].append([step for step, _ in tree])
       return get(tree)
 
+    jax.clear_caches()  # or it is not traced what another run has traced
     jax.monitoring.register_event_duration_secs_listener(listen)
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(jax, "device_get", device_get)
+      patch.setattr(sharding, "make_mesh", lambda config: mesh)
       run.run(config, folder / "run")
     jax.monitoring.unregister_event_duration_listener(listen)
     return folder, seen
@@ -79,48 +90,93 @@ def read(workdir):
   return losses, scores, named_arrays(workdir)
 
 
-def test_a_bucket_is_compiled_once_in_each_phase(one_host):
-  _, seen = one_host("text")
+@pytest.mark.parametrize("model, buckets", [("fast", 1), LONG("whole", 2)])
+def test_a_bucket_is_compiled_once_in_each_phase(one_device, model, buckets):
+  """Both training and evaluation meet every bucket, again and again."""
+  _, seen = one_device(model)
   traced = collections.Counter(seen["traced"])
-  # Two buckets, which both training and evaluation meet.
-  assert traced["train_step"] == traced["_emissions"] == 2
+  assert traced["train_step"] == traced["_emissions"] == buckets
   # Sentences of at most 8, 16 ... words are decoded together.
-  assert traced["_decode"] <= 4
+  assert 1 <= traced["viterbi"] <= 4
 
 
-def test_metrics_are_fetched_once_for_each_line_of_the_log(one_host):
-  folder, seen = one_host("text")
+def test_metrics_are_fetched_once_for_each_line_of_the_log(one_device):
+  folder, seen = one_device("fast")
   losses, _, _ = read(folder / "run")
   assert len(losses) > 5
   assert seen["fetched"] == [[step] for step in sorted(losses)]
 
 
-LONG = functools.partial(pytest.param, marks=pytest.mark.slow)
+# (processes, devices of each, their order, mesh, the rows of each process
+# in a batch of eight). Devices are numbered process by process.
+PODS = [
+  (2, 1, "devices", (1, 1, 2), [range(8), range(8)]),
+  (2, 4, "devices", (1, 2, 4), [range(4), range(4, 8)]),
+  (2, 4, "devices[::-1]", (1, 1, 8), [range(8), range(8)]),
+  (4, 2, "devices", (2, 1, 4), [range(4)] * 2 + [range(4, 8)] * 2),
+  (
+    2,
+    4,
+    "devices[::2] + devices[1::2]",
+    (2, 2, 2),
+    [(0, 1, 4, 5), (2, 3, 6, 7)],
+  ),
+]
+
+
+@pytest.mark.parametrize("hosts, count, order, shape, rows", PODS)
+def test_a_process_loads_what_its_devices_hold(
+  hosts, count, order, shape, rows
+):
+  for process, own in enumerate(rows):
+    client = mock.Mock(process_index=lambda own=process: own)
+    devices = [
+      mock.Mock(id=i, process_index=i // count, client=client)
+      for i in range(hosts * count)
+    ]
+    mesh = eval(order, {"devices": devices})
+    mesh = sharding.make_mesh(MeshConfig(*shape), mesh)
+    assert sharding.own_rows(8, mesh).tolist() == list(own)
+
+
+# train.py, but for the order of the devices.
+CHILD = """
+import runpy
+import jax
+from mner_jax import sharding
+
+make = sharding.make_mesh
+
+def make_mesh(config):
+  devices = jax.devices()
+  mesh = make(config, %s)
+  print("rows", sharding.own_rows(8, mesh).tolist())
+  return mesh
+
+sharding.make_mesh = make_mesh
+runpy.run_path("train.py", run_name="__main__")
+"""
 
 
 @pytest.mark.parametrize(
-  "model, hosts, mesh",
-  [
-    ("fast", 2, (2, 2, 1)),
-    LONG("whole", 2, (2, 4, 1)),
-    LONG("whole", 4, (2, 2, 2)),
-  ],
+  "model, pod",
+  [("fast", PODS[0]), *(LONG("whole", pod) for pod in PODS[1:])],
 )
-def test_several_hosts_compute_what_one_does(
-  one_host, tmp_path, model, hosts, mesh
+def test_several_processes_compute_what_one_device_does(
+  one_device, tmp_path, model, pod
 ):
   """The same losses, parameters and scores; each sentence is scored once."""
-  folder, _ = one_host(model)
+  folder, _ = one_device(model)
+  hosts, count, order, shape, rows = pod
   fields = dict(
-    zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), mesh, strict=True)
+    zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), shape, strict=True)
   )
   fields = experiment(folder, MODELS[model] | fields)
   config = write_config(tmp_path / "config.py", fields)
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
-  devices = np.prod(mesh) // hosts
-  command = [sys.executable, "train.py", f"--config={config}"]
+  command = [sys.executable, "-c", CHILD % order, f"--config={config}"]
   command += [f"--workdir={tmp_path}/run", f"--num_processes={hosts}"]
   command += [f"--coordinator=127.0.0.1:{port}"]
   start = functools.partial(
@@ -129,7 +185,7 @@ def test_several_hosts_compute_what_one_does(
     stderr=subprocess.PIPE,
     text=True,
     cwd=ROOT,
-    env=environment() | {"JAX_NUM_CPU_DEVICES": str(devices)},
+    env=environment() | {"JAX_NUM_CPU_DEVICES": str(count)},
   )
   processes = [start([*command, f"--process_id={i}"]) for i in range(hosts)]
   try:
@@ -137,8 +193,9 @@ def test_several_hosts_compute_what_one_does(
   finally:  # one that failed leaves the others waiting
     for process in processes:
       process.kill()
-  for process, (_, err) in zip(processes, said, strict=True):
+  for process, (out, err), own in zip(processes, said, rows, strict=True):
     assert process.returncode == 0, err
+    assert f"rows {list(own)}" in out.splitlines()
   # Process 0 speaks for all; Gloo, which joins CPUs, does as it likes.
   assert not any(err or "F1" in out for out, err in said[1:]), said
   losses, scores, found = read(tmp_path / "run")
