@@ -83,7 +83,7 @@ def test_bytes_of_collectives():
 
 def test_the_description_of_a_compiled_step(tiny):
   chip = aot.CHIPS["v5e"]
-  _, compiled = program(tiny, (8, 1, 1))
+  compiled = program(tiny, (8, 1, 1))
   row = aot.describe(compiled, chip, 16)
   assert 0 < row["arguments_gb"] < row["total_gb"] and row["fits"]
   assert "all-reduce" in row["collectives"]
