@@ -50,9 +50,14 @@ def _attention(model, params, batch):
 @functools.cache
 def _jitted(function, config, mesh):
   """One program of (params, batch) that all splits and Evaluators share."""
-  bound = functools.partial(function, MultimodalNER(config))
-  # Replicated: every host stitches and decodes all sentences.
-  return jax.jit(bound, out_shardings=sharding.replicated(mesh))
+  model = MultimodalNER(config)
+
+  @functools.wraps(function)
+  def compute(params, batch):
+    return function(model, sharding.gather_fsdp(params, mesh), batch)
+
+  # Replicated: every process stitches and decodes all sentences.
+  return jax.jit(compute, out_shardings=sharding.replicated(mesh))
 
 
 class Evaluator:
