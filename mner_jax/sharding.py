@@ -162,7 +162,7 @@ def own_rows(batch_size, mesh):
   """
   held = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
   rows = np.arange(batch_size)
-  return np.unique(np.concatenate([rows[part] for part in held.values()]))
+  return np.unique([rows[part] for part in held.values()])
 
 
 def put_batch(batch, batch_size, mesh):
@@ -170,14 +170,11 @@ def put_batch(batch, batch_size, mesh):
 
   Raises a ValueError where there are more rows or fewer.
   """
-  sharding = batch_sharding(mesh)
-  # Without the global shape jax infers one from whatever rows it is given.
-  return {
-    name: jax.make_array_from_process_local_data(
-      sharding, x, (batch_size, *x.shape[1:])
-    )
-    for name, x in batch.items()
-  }
+  # Without the shapes jax infers them from whatever rows it is given.
+  shapes = {name: (batch_size, *x.shape[1:]) for name, x in batch.items()}
+  return jax.make_array_from_process_local_data(
+    batch_sharding(mesh), batch, shapes
+  )
 
 
 def from_all_processes(value):

@@ -27,14 +27,11 @@ def make_mesh(shape):
   return sharding.make_mesh(MeshConfig(*shape), devices)
 
 
-def init_of(config):
-  return stepping.make_init(config, stepping.make_optimizer(config.optim, 9))
-
-
 @functools.cache
 def initialisation(config):
   """Jitted, on one device: what several processes draw is in test_pod.py."""
-  return jax.jit(init_of(config))
+  tx = stepping.make_optimizer(config.optim, 9)
+  return jax.jit(stepping.make_init(config, tx))
 
 
 @functools.cache
@@ -56,9 +53,8 @@ def run(config, shape, batch, state=None):
   return losses, state
 
 
-@functools.cache
 def abstract_state(config):
-  return jax.eval_shape(init_of(config), KEY)
+  return jax.eval_shape(initialisation(config), KEY)
 
 
 def named(tree):

@@ -141,11 +141,9 @@ def train(config, workdir, stop_at=None):
     log = Log(workdir, config, examples, plan, steps, scored)
     stack.callback(log.close)
     log.start(examples, abstract.params)
+    own = sharding.own_rows(batch_size, mesh)
     loader = batches.load(
-      examples["train"],
-      plan,
-      (first_step, last_step),
-      rows=sharding.own_rows(batch_size, mesh),
+      examples["train"], plan, (first_step, last_step), rows=own
     )
     eval_every = config.train.eval_every or plan.steps_per_epoch
     save_every = config.train.checkpoint_every or eval_every

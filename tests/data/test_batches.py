@@ -259,13 +259,7 @@ def test_a_temperature_is_for_training_only(make, examples):
 @pytest.mark.parametrize("seed", [None, 5])
 def test_any_rows_and_any_start_give_the_same_batches(examples, seed):
   whole = load(examples, seed, epochs=2)
-  middle = len(whole) // 2 + 1
-  for first, rows in [
-    (0, np.array([0, 1, 4, 5])),
-    (1, np.array([7])),
-    (middle, slice(None)),
-    (len(whole), slice(None)),
-  ]:
+  for first, rows in enumerate([slice(None), np.array([0, 1, 4, 5]), [7]]):
     found = load(examples, seed, 2, first, rows=rows)
     for batch, part in zip(whole[first:], found, strict=True):
       assert_equal({k: x[rows] for k, x in batch.items()}, part)
@@ -277,13 +271,12 @@ def test_crops_are_random_in_epochs_and_rows(examples):
   assert all((first[i]["pixels"] == second[i]["pixels"]).all() for i in shown)
   names = names_of(examples)
   pairs = [(first[i], second[i]) for i in shown]
-  twice = [
-    x
-    for x in itertools.combinations(shown, 2)
-    if len({*map(names.get, x)}) == 1
+  pairs += [
+    (first[i], first[j])
+    for i, j in itertools.combinations(shown, 2)
+    if names[i] == names[j]
   ]
-  assert len(twice) > 10
-  pairs += [(first[i], first[j]) for i, j in twice]
+  assert len(pairs) > len(shown) + 10
   differ = [(a["scene_pixels"] != b["scene_pixels"]).any() for a, b in pairs]
   assert np.mean(differ) > 0.9
 

@@ -107,35 +107,26 @@ def test_metrics_are_fetched_once_for_each_line_of_the_log(one_device):
   assert seen["fetched"] == [[step] for step in sorted(losses)]
 
 
-# (processes, devices of each, their order, mesh, the rows of each process
-# in a batch of eight). Devices are numbered process by process.
+# (order of the devices, which are numbered process by process; mesh; the rows
+# of a batch of eight that each process holds)
 PODS = [
-  (2, 1, "devices", (1, 1, 2), [range(8), range(8)]),
-  (2, 4, "devices", (1, 2, 4), [range(4), range(4, 8)]),
-  (2, 4, "devices[::-1]", (1, 1, 8), [range(8), range(8)]),
-  (4, 2, "devices", (2, 1, 4), [range(4)] * 2 + [range(4, 8)] * 2),
-  (
-    2,
-    4,
-    "devices[::2] + devices[1::2]",
-    (2, 2, 2),
-    [(0, 1, 4, 5), (2, 3, 6, 7)],
-  ),
+  (range(2), (1, 1, 2), [range(8)] * 2),
+  (range(8), (1, 2, 4), [range(4), range(4, 8)]),
+  (range(7, -1, -1), (1, 1, 8), [range(8)] * 2),
+  (range(8), (2, 1, 4), [range(4)] * 2 + [range(4, 8)] * 2),
+  ((0, 2, 4, 6, 1, 3, 5, 7), (2, 2, 2), [(0, 1, 4, 5), (2, 3, 6, 7)]),
 ]
 
 
-@pytest.mark.parametrize("hosts, count, order, shape, rows", PODS)
-def test_a_process_loads_what_its_devices_hold(
-  hosts, count, order, shape, rows
-):
+@pytest.mark.parametrize("order, shape, rows", PODS)
+def test_a_process_loads_what_its_devices_hold(order, shape, rows):
+  each = len(order) // len(rows)
   for process, own in enumerate(rows):
-    client = mock.Mock(process_index=lambda own=process: own)
+    client = mock.Mock(process_index=lambda here=process: here)
     devices = [
-      mock.Mock(id=i, process_index=i // count, client=client)
-      for i in range(hosts * count)
+      mock.Mock(id=i, process_index=i // each, client=client) for i in order
     ]
-    mesh = eval(order, {"devices": devices})
-    mesh = sharding.make_mesh(MeshConfig(*shape), mesh)
+    mesh = sharding.make_mesh(MeshConfig(*shape), devices)
     assert sharding.own_rows(8, mesh).tolist() == list(own)
 
 
@@ -149,7 +140,7 @@ make = sharding.make_mesh
 
 def make_mesh(config):
   devices = jax.devices()
-  mesh = make(config, %s)
+  mesh = make(config, [devices[i] for i in %s])
   print("rows", sharding.own_rows(8, mesh).tolist())
   return mesh
 
@@ -167,16 +158,15 @@ def test_several_processes_compute_what_one_device_does(
 ):
   """The same losses, parameters and scores; each sentence is scored once."""
   folder, _ = one_device(model)
-  hosts, count, order, shape, rows = pod
-  fields = dict(
-    zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), shape, strict=True)
-  )
-  fields = experiment(folder, MODELS[model] | fields)
-  config = write_config(tmp_path / "config.py", fields)
+  order, shape, rows = pod
+  hosts = len(rows)
+  mesh = zip(sharding.AXES, shape, strict=True)
+  fields = MODELS[model] | {f"mesh.{axis}": size for axis, size in mesh}
+  config = write_config(tmp_path / "config.py", experiment(folder, fields))
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
-  command = [sys.executable, "-c", CHILD % order, f"--config={config}"]
+  command = [sys.executable, "-c", CHILD % list(order), f"--config={config}"]
   command += [f"--workdir={tmp_path}/run", f"--num_processes={hosts}"]
   command += [f"--coordinator=127.0.0.1:{port}"]
   start = functools.partial(
@@ -185,7 +175,7 @@ def test_several_processes_compute_what_one_device_does(
     stderr=subprocess.PIPE,
     text=True,
     cwd=ROOT,
-    env=environment() | {"JAX_NUM_CPU_DEVICES": str(count)},
+    env=environment() | {"JAX_NUM_CPU_DEVICES": str(len(order) // hosts)},
   )
   processes = [start([*command, f"--process_id={i}"]) for i in range(hosts)]
   try:
