@@ -47,6 +47,7 @@ class DataConfig:
   labels: tuple[str, ...] = ()  # entity types; () = those in the files
   label_map: tuple[str, ...] = ()  # "OTHER=MISC" renames, "TIME=O" drops a type
   scheme: Literal["iob2", "iob1", "bioes"] = "iob2"  # of the files' tags
+  tag_column: str = "-1"  # number from 1, name in the first line; -1 = last
   # I- tags that follow no tag of their type, in training: each begins an
   # entity, or is an error. The gold that is scored is the file's.
   orphans: Literal["repair", "error"] = "repair"
@@ -57,8 +58,7 @@ class DataConfig:
   workers: Size = 4  # threads that decode images
   resize: Count = 0  # shortest side of stored images; 0 = as they are
   strict: bool = False  # whether a missing or broken image is an error
-  # Hash of the sentences; filled in, so that a run does not go on with others.
-  fingerprint: str = ""
+  fingerprint: str = ""  # of the sentences, filled in: a resume needs the same
 
 
 @dataclasses.dataclass(frozen=True)

@@ -179,8 +179,11 @@ def _read(path, form):
       " give --input_format"
     )
   if suffix != ".jsonl":
-    for sentence in formats.read_conll(path, scheme=None):
+    notes = []
+    for sentence in formats.read_conll(path, scheme=None, notes=notes):
       yield sentence.words, sentence.image
+    for note in notes:
+      print(note, file=sys.stderr)
     return
   for number, record in formats.records(path):
     where = f"{path}:{number}"

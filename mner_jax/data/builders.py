@@ -5,8 +5,10 @@ the source is in the config's name, so a changed source is a new data set.
 """
 
 import contextlib
+import dataclasses
 import io
 import itertools
+import json
 import pathlib
 import sys
 
@@ -33,45 +35,81 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   Attributes:
     files: {split: {language: anything}}; the language "" = each sentence has
       its own.
-    examples: function of a split that yields (Sentence, name of its picture's
-      file, status of the picture, bytes of the picture).
+    examples: function of a split and a list of notes, to which it adds, that
+      yields (Sentence, name of its picture's file, status of the picture, bytes
+      of the picture).
   """
 
   # Raise it with every change of what is written for the same source.
-  VERSION = tfds.core.Version("1.1.0")
+  VERSION = tfds.core.Version("2.0.0")
 
   def __init__(self, name, content, cache_dir, files, examples):
     self.name, self.files, self.examples = name, files, examples
-    super().__init__(
-      config=tfds.core.BuilderConfig(name=hash_of(content)),
-      data_dir=cache_dir or None,
-      file_format="array_record",
-    )
+    key = hash_of(content)
+    root = cache_dir or tfds.core.constants.get_default_data_dir()
+    with _damaged(epath.Path(root).expanduser() / name / key):
+      super().__init__(
+        config=tfds.core.BuilderConfig(name=key),
+        data_dir=cache_dir or None,
+        file_format="array_record",
+      )
 
   def _info(self):
-    text = tfds.features.Text()
-    features = dict.fromkeys(("words", "tags"), tfds.features.Sequence(text))
-    features |= dict.fromkeys(dataset.TEXTS, text)
-    # The file's bytes; a scalar, as an Image feature is never absent.
-    features["image"] = tfds.features.Tensor(shape=(), dtype=np.object_)
+    # A file's bytes; a scalar, as an Image feature is never absent.
+    image = tfds.features.Tensor(shape=(), dtype=np.object_)
+    features = {"text": tfds.features.Text(), "image": image}
     return tfds.core.DatasetInfo(
       builder=self,
       disable_shuffling=True,
-      metadata=tfds.core.MetadataDict(types=[]),
+      metadata=tfds.core.MetadataDict(types=[], notes={}),
       features=tfds.features.FeaturesDict(features),
     )
 
   def _split_generators(self, dl_manager):
-    return {split: self._generate_examples(split) for split in self.files}
+    generators = {}
+    for split in self.files:
+      texts = []  # left by the pictures, which come first
+      generators[f"{split}_pictures"] = self._generate_examples(split, texts)
+      generators[split] = _all_text(texts)
+    return generators
 
-  def _generate_examples(self, split):
-    metadata = self.info.metadata
-    for key, (sentence, name, status, data) in enumerate(self.examples(split)):
+  def _generate_examples(self, split, texts):
+    """Yields each picture of a split once; adds its sentences to `texts`."""
+    metadata, places = self.info.metadata, {}
+    yield 0, {"text": "", "image": b""}  # a TFDS split may not be empty
+    notes = metadata["notes"][split] = []
+    for sentence, name, status, data in self.examples(split, notes):
       types = {tag[2:] for tag in sentence.tags if tag != "O"}
       metadata["types"] = sorted(types.union(metadata["types"]))
-      image = {"image_id": sentence.image, "image_name": name}
-      image |= {"image_status": status, "image": data}
-      yield key, vars(sentence) | image
+      if status == "ok" and name not in places:
+        places[name] = len(places) + 1
+        yield places[name], {"text": "", "image": data}
+      texts.append((vars(sentence), name, status, places.get(name, 0)))
+
+
+@contextlib.contextmanager
+def _damaged(folder):
+  """Names the folder to delete where TFDS cannot read what it has written."""
+  try:
+    yield
+  except (UserError, OSError):
+    raise
+  except Exception as error:  # of many kinds
+    if not folder.exists():
+      raise
+    raise UserError(
+      f"data.cache_dir: the data set built in {folder} is damaged"
+      f" ({' '.join(str(error).split())[:80]}); delete that folder, and it is"
+      " built again"
+    ) from error
+
+
+def _all_text(texts):
+  """Yields the one record of a split's sentences: see `dataset.read`.
+
+  TFDS takes seconds to decode as many records as there are sentences.
+  """
+  yield 0, {"text": json.dumps(texts), "image": b""}
 
 
 def _synthetic_builder(cache_dir):
@@ -87,7 +125,7 @@ def _synthetic_builder(cache_dir):
   )
 
 
-def synthetic_examples(split):
+def synthetic_examples(split, notes=()):
   """Yields the examples of the synthetic corpus, see `_Builder.examples`."""
   for sentence, scene in corpus.examples(split):
     buffer = io.BytesIO()
@@ -98,22 +136,27 @@ def synthetic_examples(split):
     yield sentence, sentence.image, status, buffer.getvalue()
 
 
-def _folder_builder(config, languages):
-  """The builder of the text files and images that a DataConfig names."""
-  name, folder = "text_image_folder", epath.Path(config.path).expanduser()
-  if config.path in _NAMED:
-    # Where TFDS keeps what it cannot download itself.
-    root = config.cache_dir or tfds.core.constants.get_default_data_dir()
-    name = config.path
-    folder = epath.Path(root).expanduser() / "downloads/manual" / name
-    if not folder.is_dir():
-      raise UserError(
-        f"data.path: {name} is read from {folder}, which is not a folder; copy"
-        f" {_NAMED[name]} to it, and the pictures, which the authors link there"
-        " or give on request, into its folder images/"
-      )
+def _place(config):
+  """Returns (name, folder) of the data set that a DataConfig names."""
+  if config.path not in _NAMED:
+    return "text_image_folder", epath.Path(config.path).expanduser()
+  # Where TFDS keeps what it cannot download itself.
+  root = config.cache_dir or tfds.core.constants.get_default_data_dir()
+  folder = epath.Path(root).expanduser() / "downloads/manual" / config.path
+  if not folder.is_dir():
+    raise UserError(
+      f"data.path: {config.path} is read from {folder}, which is not a folder;"
+      f" copy {_NAMED[config.path]} to it, and the pictures, which the authors"
+      " link there or give on request, into its folder images/"
+    )
+  return config.path, folder
+
+
+def _folder_builder(config, name, folder, languages):
+  """The builder of a folder's text files and its images."""
   files = folders.find(folder, languages)
-  content = [config.scheme, config.resize, bool(config.images)]
+  content = [config.scheme, config.tag_column]
+  content += [config.resize, bool(config.images)]
   for split, by_language in files.items():
     for language, path in by_language.items():
       # Messages name a file by these two parts, so they are written too.
@@ -133,20 +176,25 @@ def _folder_builder(config, languages):
       stat = path.stat()
       content += [path.name, stat.length, stat.mtime]
 
-  def examples(split):
+  def examples(split, notes):
     for language, path in files[split].items():
-      sentence = None
-      for sentence in formats.read(path, language, config.scheme):
+      options = (language, config.scheme, config.tag_column, notes)
+      for sentence in formats.read(path, *options):
         if not sentence.language:
           where = sentence.where(0)
           raise UserError(
             f"{where}: no language, but data.languages has several"
           )
         yield sentence, *folders.picture(sentence.image, paths, config.resize)
-      if sentence is None:
-        raise UserError(f"{path}: no sentence in it")
 
   return _Builder(name, content, config.cache_dir, files, examples)
+
+
+def inputs(config):
+  """Returns a Config's `data`, without pictures if no image branch sees them."""
+  if config.model.multimodal:
+    return config.data
+  return dataclasses.replace(config.data, images="")
 
 
 def load(config, splits=tuple(folders.SPLITS), languages=None):
@@ -164,17 +212,20 @@ def load(config, splits=tuple(folders.SPLITS), languages=None):
   known = tuple(dict.fromkeys((*config.languages, *config.eval_languages)))
   languages = languages or known
   if config.path == "synthetic":
-    builder = _synthetic_builder(config.cache_dir)
+    builder, folder = _synthetic_builder(config.cache_dir), None
   else:
-    builder = _folder_builder(config, known)
+    name, folder = _place(config)
+    builder = _folder_builder(config, name, folder, known)
   for split, language in itertools.product(splits, languages):
     if not {language, ""} & set(builder.files.get(split, ())):
       raise UserError(
         f"data.path: {config.path} has no {split} split for {language!r}"
+        + (f"; {folders.names(folder, known)}" if folder else "")
       )
   _build(builder)
-  types = schemes.label_map(config.label_map, builder.info.metadata["types"])
-  found = {s: dataset.read(builder, s, languages, types) for s in splits}
+  with _damaged(builder.data_path):
+    types = schemes.label_map(config.label_map, builder.info.metadata["types"])
+    found = {s: dataset.read(builder, s, languages, types) for s in splits}
   if config.strict:
     dataset.refuse_images(found.values())
   if config.orphans == "error" and "train" in found:

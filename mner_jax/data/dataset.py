@@ -1,13 +1,11 @@
 """A split of a built data set, in memory except for its pictures."""
 
 import dataclasses
+import itertools
+import json
 
 from mner_jax.config import UserError
 from mner_jax.data import files, formats, schemes
-
-# Features of a built data set that are texts. Several image ids may lead to the
-# file `image_name`; for `image_status` see Split.
-TEXTS = "language source origin image_id image_name image_status".split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +16,9 @@ class Split:
     sentences: Sentence of each example.
     image_status: "" (no image), "ok", "missing" or "broken", of each.
     image_names: the picture's file, of each; "" = none.
-    rows: row of each example in `records`.
-    records: the TFDS data source.
+    rows: row in `records` of each example's picture.
+    records: the TFDS data source of the pictures.
+    notes: what reading the files left to tell.
   """
 
   sentences: list[formats.Sentence]
@@ -27,6 +26,7 @@ class Split:
   image_names: list[str]
   rows: list[int]
   records: object
+  notes: tuple[str, ...] = ()
 
   def image(self, index):
     """Returns the file's bytes of example `index`, whose status is "ok"."""
@@ -42,17 +42,18 @@ def read(builder, split, languages, types):
     languages: whose sentences; each must have some.
     types: {old: new} entity types, see `schemes.rename`.
   """
-  records = builder.as_data_source(split=split)
-  found = Split([], [], [], [], records)
-  for row, record in enumerate(records):
-    language, source, origin, image, name, status = (
-      record[text].decode() for text in TEXTS
-    )
-    if language in languages:
-      words = tuple(word.decode() for word in record["words"])
-      tags = schemes.rename([tag.decode() for tag in record["tags"]], types)
-      sentence = formats.Sentence(words, tags, image, language, source, origin)
-      found.sentences.append(sentence)
+  pictures = f"{split}_pictures"
+  records = builder.as_data_source(split=pictures)
+  for end in itertools.accumulate(builder.info.splits[pictures].shard_lengths):
+    records[end - 1]  # raises if its file is cut or missing
+  notes = builder.info.metadata["notes"][split]
+  found = Split([], [], [], [], records, notes)
+  (record,) = builder.as_data_source(split=split)
+  for sentence, name, status, row in json.loads(record["text"]):
+    if sentence["language"] in languages:
+      sentence["words"] = tuple(sentence["words"])
+      sentence["tags"] = schemes.rename(sentence["tags"], types)
+      found.sentences.append(formats.Sentence(**sentence))
       found.image_status.append(status)
       found.image_names.append(name)
       found.rows.append(row)
@@ -95,7 +96,8 @@ def notes(split):
     "images missing": split.image_status.count("missing"),
     "images broken": split.image_status.count("broken"),
   }
-  return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+  counted = (f"{count} {name}" for name, count in counts.items() if count)
+  return ", ".join([*counted, *split.notes])
 
 
 def fingerprint(splits):

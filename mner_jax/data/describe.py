@@ -20,39 +20,38 @@ from mner_jax.data import folders, formats, schemes, wordpiece
 _SUFFIX = re.compile(r"\.(jpe?g|png|gif|webp|bmp)$", re.IGNORECASE)
 
 
-def describe(
-  paths, scheme="iob2", image_folder=None, tokenizer=None, max_pieces=512
-):
+def describe(paths, image_folder=None, tokenizer=None, max_pieces=512, **how):
   """Counts what is in data folders, and what they share.
 
   Args:
     paths: folders as `folders.find` knows them.
-    scheme: of the tags.
     image_folder: of the pictures, relative to each path; None = "images",
       where there is one.
     tokenizer: of the `tokenizers` library, to count pieces; or None.
     max_pieces: of a window.
+    how: `scheme` and `tag_column` of `formats.read`.
 
   Returns:
-    {path: {split and language: {name: number}}}, and what two folders, or two
-    splits, share: {(name, name): {"sentences" or "images": number}}.
+    {path: {split and language: {name: number}}}; what two folders, or two
+    splits, share: {(name, name): {"sentences" or "images": number}}; and the
+    notes of `formats.read`.
   """
-  counts, wholes, splits = {}, {}, {}
+  counts, wholes, splits, notes = {}, {}, {}, []
   for path in map(epath.Path, paths):
-    files = folders.find(path, folders.languages(path))
+    languages = folders.languages(path)
+    files = folders.find(path, languages)
     if not files:
-      raise UserError(f"{path}: no train, valid or test file in it")
+      present = folders.names(path, languages)
+      raise UserError(f"{path}: no train, valid or test file in it; {present}")
     place = path / (image_folder or "images")
     if image_folder and not place.is_dir():
       raise UserError(f"--images: {place} is not a folder")
     pictures = folders.image_files(place) if place.is_dir() else None
     columns, wholes[str(path)] = {}, []
     for split, by_language in files.items():
-      found = [
-        sentence
-        for language, file in by_language.items()
-        for sentence in formats.read(file, language, scheme)
-      ]
+      found = []
+      for language, file in by_language.items():
+        found += formats.read(file, language, notes=notes, **how)
       wholes[str(path)] += found
       splits[f"{path} {split}"] = found
       for language in sorted({s.language for s in found}):
@@ -61,7 +60,7 @@ def describe(
           members, pictures, tokenizer, max_pieces
         )
     counts[str(path)] = columns
-  return counts, _shared(wholes) | _shared(splits)
+  return counts, _shared(wholes) | _shared(splits), notes
 
 
 def _counts(sentences, pictures, tokenizer, max_pieces):
@@ -115,7 +114,7 @@ def _shared(groups):
   return {pair: counts for pair, counts in pairs.items() if counts}
 
 
-def table(counts, shared):
+def table(counts, shared, notes):
   """Returns the result of `describe` as text, a column for each split."""
   lines = []
   for path, columns in counts.items():
@@ -129,6 +128,7 @@ def table(counts, shared):
       padded = map(str.rjust, cells, widths[1:])
       lines.append("  ".join(["", name.ljust(widths[0]), *padded]))
     lines.append("")
+  lines += notes
   lines.append("shared" if shared else "nothing is shared")
   for (a, b), kinds in shared.items():
     numbers = f"{kinds['sentences']:,} sentences, {kinds['images']:,} images"
@@ -143,6 +143,7 @@ def arguments(parser):
   add("--tokenizer", help="folder of a tokenizer whose pieces to count")
   add("--max_pieces", type=int, default=512, help="of a window (default: 512)")
   add("--scheme", default="iob2", choices=schemes.SCHEMES, help="of the tags")
+  add("--tag_column", default="-1", help="as data.tag_column (default: last)")
   add("--images", help="folder of the pictures, relative to each PATH")
 
 
@@ -151,8 +152,9 @@ def main(args):
   if args.max_pieces < 8:
     raise UserError("--max_pieces must be at least 8")
   tokenizer = args.tokenizer and wordpiece.published(epath.Path(args.tokenizer))
-  options = (args.scheme, args.images, tokenizer, args.max_pieces)
-  print(table(*describe(args.paths, *options)))
+  how = {"scheme": args.scheme, "tag_column": args.tag_column}
+  options = (args.images, tokenizer, args.max_pieces)
+  print(table(*describe(args.paths, *options, **how)))
 
 
 if __name__ == "__main__":

@@ -17,14 +17,14 @@ SPLITS = {
   "test": ("test",),
 }
 _AUTHORS = "train_valid_test"
-_LANGUAGE_FOLDERS = ("{}", _AUTHORS + "_{}", f"{_AUTHORS}/{_AUTHORS}_{{}}")
+_PLACES = ("{}", _AUTHORS + "_{}", f"{_AUTHORS}/{_AUTHORS}_{{}}")
 
 
 def find(folder, languages):
   """Returns {split: {language: path}} of a data folder.
 
   The language is "" where one JSONL file holds several: each line names its
-  own.
+  own. Raises a UserError where two files could be meant.
   """
   if not folder.is_dir():
     raise UserError(
@@ -32,19 +32,41 @@ def find(folder, languages):
       " valid.txt and test.txt"
     )
   found = {split: {} for split in SPLITS}
-  for language, pattern in itertools.product(languages, _LANGUAGE_FOLDERS):
-    for split, path in _splits(folder / pattern.format(language)).items():
-      found[split].setdefault(language, path)
-  if not any(found.values()):
-    for split, path in _splits(folder).items():
-      several = len(languages) > 1
-      if several and path.suffix != ".jsonl":
-        raise UserError(
-          f"data.path: {folder} has no subfolders {', '.join(languages)}; for"
-          " files of one language set data.languages to it, e.g. ('en',)"
-        )
-      found[split]["" if several else languages[0]] = path
+  for language, place in itertools.product(languages, _PLACES):
+    for split, path in _splits(folder / place.format(language)).items():
+      _refuse_both(found[split].get(language), path)
+      found[split][language] = path
+  beside = [path for files in found.values() for path in files.values()]
+  for split, path in _splits(folder).items() if any(languages) else ():
+    _refuse_both(*beside[:1], path)
+    several = len(languages) > 1
+    if several and path.suffix != ".jsonl":
+      raise UserError(
+        f"data.path: {folder} has no subfolders {', '.join(languages)}; for"
+        " files of one language set data.languages to it, e.g. ('en',)"
+      )
+    found[split]["" if several else languages[0]] = path
   return {split: files for split, files in found.items() if files}
+
+
+def _refuse_both(*paths):
+  if None not in paths and len(paths) > 1:
+    raise UserError(
+      f"data.path: both {' and '.join(map(str, paths))} are there; keep one"
+    )
+
+
+def names(folder, languages):
+  """Describes which file names are known, and which there are."""
+  below = itertools.product(languages, _PLACES)
+  places = {folder, *(folder / place.format(name) for name, place in below)}
+  paths = (path for place in places for path in place.glob("*"))
+  present = sorted(str(path.relative_to(folder)) for path in paths)
+  splits = ", ".join(map("/".join, SPLITS.values()))
+  return (
+    f"known are {splits} with {' '.join(formats.SUFFIXES)}; {folder} holds"
+    f" {', '.join(present[:12]) or 'nothing'}{', ...' * (len(present) > 12)}"
+  )
 
 
 def _splits(folder):
@@ -54,9 +76,10 @@ def _splits(folder):
   present = {p.name for p in folder.glob("*")}
   for split, names in SPLITS.items():
     parts = itertools.product(names, ("", "_conll_format"), formats.SUFFIXES)
-    files = [name for name in map("".join, parts) if name in present]
+    files = [folder / name for name in map("".join, parts) if name in present]
+    _refuse_both(*files[:2])
     if files:
-      found[split] = folder / files[0]
+      found[split] = files[0]
   return found
 
 

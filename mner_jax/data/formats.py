@@ -1,13 +1,6 @@
 """Text files: sentences, their tags and the ids of their images.
 
-All files are UTF-8. CoNLL (.txt, .conllu, .conll, .tsv): a sentence is a block
-of lines that ends at an empty line; a line `IMGID:id` before it names its
-image. The first line of words settles the columns of the file, separated by
-tabs or else by single spaces:
-
-  word tag              two columns
-  index word tag        three, the index counting from 0 or 1 (WikiNEuRal)
-  word ... tag          three or more (CoNLL-2003); -DOCSTART- lines skipped
+All files are UTF-8. CoNLL (.txt, .conllu, .conll, .tsv): see `conll`.
 
 JSONL (.jsonl): one object per line, either `tokens` and `tags`, or `text` and
 `spans` [{"start", "end", "label"}] in characters, end exclusive; optionally
@@ -15,152 +8,48 @@ JSONL (.jsonl): one object per line, either `tokens` and `tags`, or `text` and
 edges of its spans. Other fields are ignored.
 """
 
-import dataclasses
-import itertools
 import json
-import re
-import sys
-from collections.abc import Iterator
 
 from etils import epath
 
 from mner_jax.config import UserError
 from mner_jax.data import schemes
+from mner_jax.data.conll import Sentence, numbered_lines, read_conll, source_of
 
 SUFFIXES = (".txt", ".conllu", ".conll", ".tsv", ".jsonl")
 
 
-@dataclasses.dataclass(frozen=True)
-class Sentence:
-  """One sentence with its image: words and the tags of the file, in IOB2."""
-
-  words: tuple[str, ...]
-  tags: tuple[str, ...]
-  image: str = ""  # the file's image id; "" = no image
-  language: str = ""
-  source: str = ""
-  origin: str = dataclasses.field(default="", compare=False)  # file:line
-
-  def where(self, word):
-    """`file:line` of a word, for messages."""
-    file, _, line = self.origin.rpartition(":")
-    return f"{file}:{int(line) + (0 if file.endswith('.jsonl') else word)}"
-
-
-def read(path, language="", scheme="iob2") -> Iterator[Sentence]:
-  """Yields the sentences of a file, one in memory at a time.
+def read(path, language="", scheme="iob2", tag_column="-1", notes=None):
+  """Yields the Sentences of a file, one in memory at a time.
 
   Args:
     path: the file; its suffix tells the format.
     language: of the sentences that do not name their own.
     scheme: of the tags in the file, see `schemes`.
+    tag_column: of a CoNLL file: a number from 1, -1 for the last one, or a name
+      in its first line.
+    notes: a list; gets what was skipped, and which of several columns of tags
+      is read, once the file has been read.
 
   Raises:
-    UserError: at the first bad line, with file and line.
+    UserError: at the first bad line, with file and line; if there is no
+      sentence; or if -1 leaves open which of several columns is meant.
   """
   path = epath.Path(path)
   if path.suffix not in SUFFIXES:
     raise UserError(f"{path}: the suffix is none of {' '.join(SUFFIXES)}")
-  reader = read_jsonl if path.suffix == ".jsonl" else read_conll
-  return reader(path, language, scheme)
+  if path.suffix == ".jsonl":
+    sentences = read_jsonl(path, language, scheme)
+  else:
+    sentences = read_conll(path, language, scheme, tag_column, notes)
+  sentence = None
+  for sentence in sentences:
+    yield sentence
+  if not sentence:
+    raise UserError(f"{path}: no sentence in it")
 
 
-def _lines(path):
-  """Yields (number from 1, line without its end) of a file, "-" = stdin."""
-  with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
-    # Only "\n" ends a line: some real tokens are U+0085 or U+2028.
-    for number, raw in enumerate(file, 1):
-      try:
-        line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-      except UnicodeDecodeError:
-        raise UserError(f"{path}:{number}: not UTF-8") from None
-      yield number, line.removesuffix("\n").removesuffix("\r")
-
-
-def read_conll(path, language="", scheme="iob2") -> Iterator[Sentence]:
-  """Yields the sentences of a CoNLL file: see the module.
-
-  With scheme None no tag is read, and the file may have words only.
-  """
-  path = epath.Path(path)
-  layout = None
-  for image, rows in _blocks(path):
-    layout = layout or _layout(rows[0][1])
-    pairs = [
-      _word_and_tag(line, layout, i, scheme, f"{path}:{number}")
-      for i, (number, line) in enumerate(rows)
-    ]
-    words, tags = zip(*pairs, strict=True)
-    yield Sentence(
-      words=words,
-      tags=schemes.to_iob2(tags, scheme),
-      image=image,
-      language=language,
-      source=source_of(image),
-      origin=f"{path.parent.name}/{path.name}:{rows[0][0]}",
-    )
-
-
-def _blocks(path):
-  """Yields (image id, [(number, line) of each word]) of each sentence."""
-  image, image_line, rows = "", 0, []
-  end = (0, "")  # ends the last sentence
-  for number, line in itertools.chain(_lines(path), [end]):
-    is_image = line.startswith("IMGID:") and "\t" not in line and not rows
-    is_word = line.strip(" \t") and not is_image and not _is_docstart(line)
-    if image and not rows and not is_word:
-      raise UserError(f"{path}:{image_line}: IMGID without a sentence")
-    if is_image:
-      image, image_line = line.removeprefix("IMGID:").strip(), number
-    elif is_word:
-      rows.append((number, line))
-    elif rows:
-      yield image, rows
-      image, rows = "", []
-
-
-def _separator(line):
-  return "\t" if "\t" in line else " "
-
-
-def _is_docstart(line):
-  # In two columns it would be a word like any other.
-  columns = line.split(_separator(line))
-  return columns[0] == "-DOCSTART-" and len(columns) != 2
-
-
-def _layout(line):
-  """The columns of a file, by its first line of words.
-
-  Returns:
-    (separator, number of columns, index of a sentence's first word where the
-    first column counts the words, else None).
-  """
-  separator = _separator(line)
-  columns = line.split(separator)
-  indexed = len(columns) == 3 and columns[0] in ("0", "1")
-  return separator, len(columns), int(columns[0]) if indexed else None
-
-
-def _word_and_tag(line, layout, position, scheme, where):
-  separator, count, start = layout
-  columns = line.split(separator)
-  if len(columns) != count:
-    found = f"{len(columns)}: {line[:60]!r}"
-    raise UserError(f"{where}: expected {count} columns, found {found}")
-  if start is not None and (index := columns.pop(0)) != str(start + position):
-    raise UserError(
-      f"{where}: expected the index {start + position}, found {index[:20]!r};"
-      " the file's first line reads as index, word, tag"
-    )
-  if not columns[0]:
-    raise UserError(f"{where}: the word is empty: {line[:60]!r}")
-  if scheme:
-    schemes.check(columns[-1], scheme, where)
-  return columns[0], columns[-1] if scheme else "O"
-
-
-def read_jsonl(path, language="", scheme="iob2") -> Iterator[Sentence]:
+def read_jsonl(path, language="", scheme="iob2"):
   """Yields the sentences of a JSONL file: see the module."""
   path = epath.Path(path)
   for number, record in records(path):
@@ -193,7 +82,7 @@ def records(path):
   Skips empty lines; raises a UserError at a line that is not an object.
   """
   path = epath.Path(path)
-  for number, line in _lines(path):
+  for number, line in numbered_lines(path):
     if not line.strip():
       continue
     try:
@@ -265,10 +154,3 @@ def write_jsonl(path, sentences):
     record |= {"language": s.language, "source": s.source}
     lines.append(json.dumps(record, ensure_ascii=False) + "\n")
   epath.Path(path).write_bytes("".join(lines).encode())
-
-
-def source_of(image):
-  """Returns "tweet", "caption" or "", by the form of MMNERD's image ids."""
-  if re.match(r"1[67]_\d\d|O_", image):
-    return "tweet"
-  return "caption" if re.match(r"\d{8}---", image) else ""

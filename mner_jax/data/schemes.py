@@ -13,13 +13,18 @@ from mner_jax.config import UserError
 SCHEMES = {"iob2": "BI", "iob1": "BI", "bioes": "BIES"}  # prefixes of the tags
 
 
+def has(tag, scheme):
+  """Returns whether the scheme has this tag."""
+  return re.fullmatch(rf"O|[{SCHEMES[scheme]}]-\S+", tag) is not None
+
+
 def check(tag, scheme, where):
   """Raises a UserError if the scheme does not have this tag."""
-  prefixes = SCHEMES[scheme]
-  if not re.fullmatch(rf"O|[{prefixes}]-\S+", tag):
+  if not has(tag, scheme):
     raise UserError(
       f"{where}: {tag[:40]!r} is not a tag of the scheme {scheme}; expected O,"
-      f" or {'- '.join(prefixes)}- and a type, or another data.scheme"
+      f" or {'- '.join(SCHEMES[scheme])}- and a type, or another data.scheme or"
+      " data.tag_column"
     )
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import os
 import shutil
@@ -7,8 +8,9 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from mner_jax.config import DataConfig, UserError
+from mner_jax.config import Config, DataConfig, UserError, replace
 from mner_jax.data import builders, dataset, folders, formats
+from tests.conftest import TEXT_ONLY
 
 TRAIN = """\
 IMGID:red
@@ -66,14 +68,12 @@ def train(folder, **fields):
 
 
 def contents(folder):
-  return {
-    str(path.relative_to(folder)): path.read_bytes()
-    for path in folder.rglob("*")
-    if path.is_file()
-  }
+  return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_a_flat_folder(folder):
+  more = "".join(f"\nIMGID:{name}\na\tO\n" for name in ("blue", "red"))
+  write_splits(folder, train=TRAIN + more)
   splits = load(folder)
   assert list(splits) == ["train", "valid", "test"]
   split = splits["train"]
@@ -83,21 +83,36 @@ def test_a_flat_folder(folder):
   assert split.sentences[2].words == ("\ufe0f", "\u2028", "\xa0")
   assert [s.words for s in splits["test"].sentences] == [("b",)]
   # Bytes of pictures are kept; two of the pictures are no good.
-  assert split.image_status == ["ok", "missing", "broken", "", "ok"]
-  # Several ids may lead to one file: blue and blue.png.
-  assert split.image_names == ["red.jpg", "", "bad.jpg", "", "blue.png"]
-  assert split.image(0) == (folder / "images" / "red.jpg").read_bytes()
-  assert split.image(4) == (folder / "images" / "blue.png").read_bytes()
+  status = ["ok", "missing", "broken", "", "ok", "ok", "ok"]
+  assert split.image_status == status
+  # Several ids may lead to one file, which is stored once, after an empty one.
+  names = ["red.jpg", "", "bad.jpg", "", "blue.png", "blue.png", "red.jpg"]
+  assert split.image_names == names and len(split.records) == 3
+  for i, name in enumerate(names):
+    path = folder / "images" / name
+    assert status[i] != "ok" or split.image(i) == path.read_bytes()
 
 
 def test_where_pictures_are(folder, tmp_path):
-  assert train(folder, images="").image_status == [""] * 5
-  elsewhere = tmp_path / "elsewhere"
-  (folder / "images").rename(elsewhere)
-  assert train(folder, images=str(elsewhere)).image_status[0] == "ok"
-  (folder / "images").mkdir()
-  status = train(folder).image_status
-  assert status == ["missing", "missing", "missing", "", "missing"]
+  (folder / "secret.png").write_bytes(picture("red"))
+  (folder / "images" / "folder").mkdir()
+  (folder / "images" / "link.png").symlink_to(folder / "nowhere.png")
+  names = "../secret ../secret.png images/../../secret .. folder link".split()
+  names.append(str(folder / "secret.png"))
+  blocks = (f"IMGID:{name}\na\tO\n" for name in (*names, "red"))
+  write_splits(folder, train="\n".join(blocks))
+  status = ["missing"] * len(names)
+  assert train(folder).image_status == [*status, "ok"]
+  (folder / "images").rename(tmp_path / "elsewhere")
+  elsewhere = {"images": str(tmp_path / "elsewhere")}
+  assert train(folder, **elsewhere).image_status == [*status, "ok"]
+  # A model that sees no pictures needs no folder of them.
+  text = replace(Config(), TEXT_ONLY | {"data.images": "images"}).model
+  for model in (Config().model, text):
+    config = dataclasses.replace(Config(), model=model)
+    images = builders.inputs(config).images
+    assert images == "images" * model.multimodal
+  assert train(folder, images=images).image_status == [""] * 8
 
 
 def test_language_folders(tmp_path):
@@ -107,10 +122,9 @@ def test_language_folders(tmp_path):
     text = f"IMGID:{name}\n{language}\tB-LOC\n\n{language}2\tO\n"
     write_splits(folder / language, train=text)
     (folder / "images" / f"{name}.png").write_bytes(picture(name))
-  # Files of other names that are looked for, and one that is not.
+  # Files of other names that are looked for.
   (folder / "fr" / "valid.txt").rename(folder / "fr" / "val.conllu")
   (folder / "de" / "valid.txt").rename(folder / "de" / "dev.txt")
-  (folder / "train.txt").write_text("not read\n")
   fields = {"languages": ("en", "fr"), "eval_languages": ("de",)}
   split = train(folder, **fields)
   found = " ".join(f"{s.words[0]}:{s.language}" for s in split.sentences)
@@ -123,26 +137,17 @@ def test_language_folders(tmp_path):
   assert split.image(2) == picture("green")
 
 
-def test_the_same_source_gives_the_same_bytes(folder):
+def test_a_data_set_is_built_once_and_the_same_from_the_same(folder, capfd):
+  one, two = (folder.parent / name for name in ("one", "two"))
   load(folder, cache="one")
-  load(folder, cache="two")
-  one, two = (contents(folder.parent / name) for name in ("one", "two"))
-  assert sum("array_record" in name for name in one) == 3
-  assert one == two
-
-
-def test_a_built_data_set_is_used_again(folder, capfd):
-  load(folder)
   out, err = capfd.readouterr()
-  assert out == ""
-  assert str(folder.parent / "cache") in err
-  cache = folder.parent / "cache"
-  before = contents(cache)
-  times = {p: p.stat().st_mtime_ns for p in cache.rglob("*")}
-  load(folder)
+  assert out == "" and str(one) in err
+  times = {p: p.stat().st_mtime_ns for p in one.rglob("*")}
+  load(folder, cache="one")
   assert "building" not in capfd.readouterr().err
-  assert contents(cache) == before
-  assert {p: p.stat().st_mtime_ns for p in cache.rglob("*")} == times
+  assert {p: p.stat().st_mtime_ns for p in one.rglob("*")} == times
+  load(folder, cache="two")
+  assert [*contents(one).values()] == [*contents(two).values()]
 
 
 def test_another_process_may_build_it_first(folder, monkeypatch):
@@ -159,42 +164,53 @@ def test_another_process_may_build_it_first(folder, monkeypatch):
   assert split.image(4) == picture("blue")
 
 
-def test_a_changed_source_is_seen(folder):
-  assert train(folder).sentences[0].words == ("Ann", "saw")
+def test_a_changed_source_is_seen(folder, tmp_path):
+  assert train(folder).sentences[0].where(0) == "data/train.txt:2"
   write_splits(folder, train=TRAIN.replace("Ann", "Eve"))
   assert train(folder).sentences[0].words == ("Eve", "saw")
   (folder / "images" / "bad.jpg").write_bytes(picture("red", size=(9, 9)))
-  status = train(folder).image_status
-  assert status == ["ok", "missing", "ok", "", "ok"]
-  (folder / "images" / "gone.png").write_bytes(picture("red"))
-  assert train(folder).image_status[1] == "ok"
   (folder / "images" / "red.jpg").unlink()
-  assert train(folder).image_status[0] == "missing"
-
-
-def test_a_picture_of_the_same_size_changed_later_is_seen(folder):
+  status = train(folder).image_status
+  assert status == ["missing", "missing", "ok", "", "ok"]
   path = folder / "images" / "gone.bmp"
   for colour, time in (("red", 1_700_000_000), ("blue", 1_700_000_002)):
     path.write_bytes(picture(colour, "BMP"))
     os.utime(path, (time, time))
     assert train(folder).image(1) == picture(colour, "BMP")
-
-
-def test_a_copy_of_the_data_names_its_own_lines(folder, tmp_path):
-  assert train(folder).sentences[0].where(0) == "data/train.txt:2"
+  # A copy names its own lines.
   copy = shutil.copytree(folder, tmp_path / "copy")
   assert train(copy).sentences[0].where(0) == "copy/train.txt:2"
+  nested = "-DOCSTART-\tO\tO\n\na\tB-X\tS-Y\n"
+  write_splits(folder, train=nested, valid=nested, test=nested)
+  for column, tag in (("-1", "B-Y"), ("2", "B-X"), ("3", "B-Y")):
+    split = train(folder, tag_column=column, scheme="bioes")
+    assert split.sentences[0].tags == (tag,)
+    assert dataset.notes(split).startswith(
+      "data/train.txt: 1 -DOCSTART- lines skipped, data/train.txt: tags are"
+    )
 
 
-def test_no_picture_outside_of_the_folder_is_read(folder):
-  (folder / "secret.png").write_bytes(picture("red"))
-  (folder / "images" / "folder").mkdir()
-  (folder / "images" / "link.png").symlink_to(folder / "nowhere.png")
-  names = "../secret ../secret.png images/../../secret .. folder link".split()
-  names.append(str(folder / "secret.png"))
-  blocks = (f"IMGID:{name}\nAnn\tB-PER\n" for name in names)
-  write_splits(folder, train="\n".join(blocks))
-  assert train(folder).image_status == ["missing"] * len(names)
+def cut(path):
+  os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("harm", [os.unlink, cut])
+@pytest.mark.parametrize(
+  "name",
+  ["*-train.array*", "*-train_pictures*", "dataset_info.json", "metadata.json"],
+)
+def test_a_damaged_cache_is_one_line(folder, name, harm):
+  noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+  Image.fromarray(noise).save(folder / "images" / "gone.bmp")
+  built = train(folder)
+  (path,) = (folder.parent / "cache").rglob(name)
+  harm(path)
+  with pytest.raises(UserError, match=r"damaged \(.*delete that") as error:
+    load(folder)
+  place = str(error.value).split()[6]
+  assert str(path).startswith(place) and "\n" not in str(error.value)
+  shutil.rmtree(place)
+  assert train(folder).sentences == built.sentences
 
 
 def move_to_en(folder):
@@ -203,10 +219,32 @@ def move_to_en(folder):
     path.rename(folder / "en" / path.name)
 
 
+def copy(old, new):
+  def change(folder):
+    (folder / new).parent.mkdir(exist_ok=True)
+    shutil.copy(folder / old, folder / new)
+
+  return change
+
+
 SYNTHETIC = {"path": "synthetic", "languages": ("en", "xx")}
+AUTHORS = ("", "train_valid_test_")
 BAD_FOLDERS = [
   (shutil.rmtree, {}, "data.path: .*data is not a folder"),
-  (lambda f: (f / "valid.txt").unlink(), {}, "has no valid split for 'en'"),
+  (
+    lambda f: (f / "valid.txt").rename(f / "Valid.txt"),
+    {},
+    "has no valid split for 'en'; known are train, valid/val/dev, test with .txt"
+    ".* holds Valid.txt, images, test.txt, train.txt$",
+  ),
+  (copy("train.txt", "train.jsonl"), {}, "/train.txt and .*/train.jsonl are"),
+  (copy("valid.txt", "dev.txt"), {}, "both .*/valid.txt and .*/dev.txt are"),
+  (copy("test.txt", "en/test.txt"), {}, "both .*/en/test.txt and .*/train.txt"),
+  (
+    lambda f: [copy("test.txt", f"{_}en/test.txt")(f) for _ in AUTHORS],
+    {},
+    "both .*/data/en/test.txt and .*/data/train_valid_test_en/test.txt are",
+  ),
   (move_to_en, {"languages": ("en", "fr")}, "has no train split for 'fr'"),
   (lambda f: None, SYNTHETIC, "data.path: synthetic has no .* for 'xx'"),
   (lambda f: None, {"languages": ("en", "fr")}, "no subfolders en, fr.*lang"),
@@ -249,33 +287,29 @@ def test_labels(folder):
     dataset.labels(splits.values(), ("PER", "MISC"))
 
 
-def write_mixed(folder, languages):
-  sentences = [
-    formats.Sentence((f"{language}{i}",), ("O",), language=language)
-    for i in range(2)
-    for language in languages
-  ]
-  folder.mkdir(exist_ok=True)
-  for split in ("train", "valid", "test"):
-    formats.write_jsonl(folder / f"{split}.jsonl", sentences)
+def test_one_jsonl_file_of_several_languages(folder):
+  def load_mixed(written, languages):
+    sentences = [
+      formats.Sentence((f"{language}{i}",), ("O",), language=language)
+      for i in range(2)
+      for language in written
+    ]
+    for split in ("train", "valid", "test"):
+      (folder / f"{split}.txt").unlink(missing_ok=True)
+      formats.write_jsonl(folder / f"{split}.jsonl", sentences)
+    return train(folder, languages=languages)
 
-
-def test_one_jsonl_file_of_several_languages(tmp_path):
-  folder = tmp_path / "data"
-  write_mixed(folder, ("en", "fr", "de"))
-  split = train(folder, images="", languages=("en", "fr"))
+  split = load_mixed(("en", "fr", "de"), ("en", "fr"))
   found = [s.words[0] for s in split.sentences]
   assert found == ["en0", "fr0", "en1", "fr1"]
   with pytest.raises(UserError, match="no train sentence in 'es'"):
-    load(folder, images="", languages=("en", "es"))
-  write_mixed(folder, ("en", ""))
+    load_mixed(("en", "fr", "de"), ("en", "es"))
   with pytest.raises(UserError, match=r"data/train.jsonl:2: no language"):
-    load(folder, images="", languages=("en", "es"))
+    load_mixed(("en", ""), ("en", "es"))
 
 
-@pytest.mark.parametrize("parent", ["", "train_valid_test"])
-def test_the_layout_of_the_authors(folder, parent):
-  for language in ("en", "fr"):
+def test_the_layout_of_the_authors(folder):
+  for language, parent in (("en", ""), ("fr", "train_valid_test")):
     place = folder / parent / f"train_valid_test_{language}"
     write_splits(place, train=f"IMGID:red\n{language}\tO\n")
     for path in list(place.iterdir()):
@@ -290,9 +324,8 @@ def test_the_layout_of_the_authors(folder, parent):
   assert folders.languages(epath.Path(folder)) == ("en", "fr")
 
 
-@pytest.mark.parametrize("name", ["mmnerd", "twitter2015", "twitter2017"])
-def test_data_sets_by_name_come_from_their_manual_folder(folder, name):
-  cache = folder.parent / "cache"
+def test_data_sets_by_name_come_from_their_manual_folder(folder):
+  cache, name = folder.parent / "cache", "twitter2017"
   place = cache / "downloads" / "manual" / name
   with pytest.raises(UserError, match=f"{name} is read from {place}.*images/$"):
     load(folder, path=name)
@@ -315,45 +348,26 @@ def test_types_are_renamed_on_reading(folder):
     load(folder, ("valid",), label_map=("OTHER=MISC",))
 
 
-def test_tags_of_another_scheme(folder):
-  write_splits(folder, train="a\tS-A\nb\tB-B\nc\tE-B\n")
-  sentences = train(folder, scheme="bioes").sentences
-  assert sentences[0].tags == ("B-A", "B-B", "I-B")
-  with pytest.raises(UserError, match=r"train.txt:1: 'S-A' .* data.scheme"):
-    load(folder)
-
-
-def test_orphans_of_the_train_split_may_be_an_error(folder):
+def test_what_is_wrong_is_counted_or_refused(folder):
   write_splits(folder, test="a\tI-LOC\n")
-  with pytest.raises(UserError, match=r"^data/train.txt:10: I-LOC does not"):
-    load(folder, orphans="error")
-  splits = load(folder, ("valid", "test"), orphans="error")
-  assert dataset.notes(splits["valid"]) == ""
   assert dataset.notes(train(folder)) == (
     "1 orphan I- tags, 1 images missing, 1 images broken"
   )
-
-
-def test_strict_lists_missing_and_broken_pictures(folder):
+  with pytest.raises(UserError, match=r"^data/train.txt:10: I-LOC does not"):
+    load(folder, orphans="error")
   wrong = r"2 images are missing or broken: gone \(missing\), bad \(broken\)$"
   with pytest.raises(UserError, match=wrong):
     load(folder, strict=True)
-  blocks = (f"IMGID:none{i}\na\tO\n" for i in range(12))
-  write_splits(folder, train="\n".join(blocks))
-  with pytest.raises(UserError, match=r"12 images .*none9 .missing., \.\.\.$"):
-    load(folder, strict=True)
-  write_splits(folder, train="IMGID:red\na\tO\n\nb\tO\n")
-  assert train(folder, strict=True).image_status == ["ok", ""]
+  good = {"orphans": "error", "strict": True}  # of the training split alone
+  assert dataset.notes(load(folder, ("test",), **good)["test"])[0] == "1"
 
 
 def test_pictures_are_stored_smaller(folder):
-  large = io.BytesIO()
-  noise = np.random.default_rng(0).integers(0, 256, (30, 60, 3))
-  Image.fromarray(noise.astype(np.uint8)).save(large, "JPEG")
-  (folder / "images" / "gone.jpg").write_bytes(large.getvalue())
+  large = picture("red", "JPEG", (60, 30))
+  (folder / "images" / "gone.jpg").write_bytes(large)
   split = train(folder, resize=10)
   assert split.image(0) == (folder / "images" / "red.jpg").read_bytes()
   stored = Image.open(io.BytesIO(split.image(1)))
   assert (stored.format, stored.size) == ("JPEG", (20, 10))
   assert split.image_status == ["ok", "ok", "broken", "", "ok"]
-  assert train(folder).image(1) == large.getvalue()
+  assert train(folder).image(1) == large

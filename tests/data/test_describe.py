@@ -1,12 +1,15 @@
+import collections
 import os
 import subprocess
 import sys
 
 import pytest
 from PIL import Image
+from seqeval.metrics.sequence_labeling import get_entities
 
 from mner_jax.cli import launch
 from mner_jax.data import describe, formats, wordpiece
+from tests.data.test_formats import SAME, TAG_COLUMNS
 
 REAL = os.environ.get("MNER_REAL_DATA", "")
 
@@ -39,7 +42,7 @@ def folder(tmp_path):
 
 
 def test_what_a_folder_holds(folder):
-  counts, shared = describe.describe([folder])
+  counts, shared, _ = describe.describe([folder])
   columns = counts[str(folder)]
   assert list(columns) == ["train de", "train en", "test en"]
   column = columns["train de"]
@@ -59,7 +62,7 @@ def test_what_folders_share(folder, tmp_path):
     sentence("z", "O", "", "es"),
   ]
   formats.write_jsonl(other / "dev.jsonl", records)
-  counts, shared = describe.describe([folder, other])
+  counts, shared, _ = describe.describe([folder, other])
   assert list(counts[str(other)]) == ["valid", "valid es", "valid fr"]
   one, two = str(folder), str(other)
   assert shared == {
@@ -73,7 +76,7 @@ def test_what_folders_share(folder, tmp_path):
 def test_pieces_and_windows(folder):
   vocabulary = wordpiece.count_vocabulary([sentence("in A sing s", "")], 60)
   tokenizer = wordpiece.bert_tokenizer(vocabulary)
-  counts, _ = describe.describe([folder], tokenizer=tokenizer, max_pieces=8)
+  counts, *_ = describe.describe([folder], tokenizer=tokenizer, max_pieces=8)
   column = counts[str(folder)]["train de"]
   # "Ann" is known letter by letter, "sings" is "sing" "##s".
   assert column["windows"] == 5
@@ -82,7 +85,21 @@ def test_pieces_and_windows(folder):
   assert column["pieces per word"] == round(pieces / 10, 3)
 
 
+@pytest.mark.parametrize("form", SAME)
+def test_entities_are_those_of_seqeval(tmp_path, form):
+  path, column = tmp_path / "train.tsv", TAG_COLUMNS.get(form, "-1")
+  path.write_text(SAME[form])
+  counts, _, notes = describe.describe([tmp_path], tag_column=column)
+  tags = [list(s.tags) for s in formats.read(path, tag_column=column)]
+  expected = collections.Counter(kind for kind, *_ in get_entities(tags))
+  found = counts[str(tmp_path)]["train"]
+  assert found["entities"] == expected.total() > 0
+  assert {k: found[f"  {k}"] for k in expected} == expected
+  assert all("train.tsv: " in note for note in notes)
+
+
 def test_the_command(folder):
+  (folder / "en" / "valid.txt").write_text(SAME["docstart"])
   result = subprocess.run(
     [sys.executable, "-m", "mner_jax.data.describe", folder],
     capture_output=True,
@@ -90,9 +107,10 @@ def test_the_command(folder):
   )
   assert result.returncode == 0, result.stderr
   lines = [line.split() for line in result.stdout.splitlines()]
-  assert lines[1] == "train de train en test en".split()
-  assert ["tokens", "10", "10", "3"] in lines
-  assert ["PER", "3", "3", "0"] in lines
+  assert lines[1] == "train de train en valid en test en".split()
+  assert ["tokens", "10", "10", "3", "3"] in lines
+  assert ["PER", "3", "3", "0", "0"] in lines
+  assert "en/valid.txt: 1 -DOCSTART- lines skipped".split() in lines
   assert lines[-1][-4:] == ["1", "sentences,", "1", "images"]
 
 
@@ -100,7 +118,11 @@ def test_the_command(folder):
   ("arguments", "message"),
   [
     ("", "PATH"),
-    ("{tmp}", "no train, valid or test file"),
+    ("{tmp}", "no train, valid or test file in it; known are train, valid/val"),
+    ("{tmp}", ".conllu .conll .tsv .jsonl; {tmp} holds Train.txt, one, train"),
+    ("{tmp}/one/empty", "train.txt: no sentence in it"),
+    ("{tmp}/one/nested", "set data.tag_column to"),
+    ("{tmp}/one/nested --tag_column=5", "=5 is no column of tags"),
     ("{tmp}/no", "is not a folder"),
     ("{tmp}/one --images=no", "--images: "),
     ("{tmp}/one --scheme=iob", "scheme"),
@@ -111,6 +133,12 @@ def test_the_command(folder):
 def test_bad_arguments(
   folder, tmp_path, monkeypatch, capsys, arguments, message
 ):
+  for name, text in {"empty": "", "nested": SAME["germeval"]}.items():
+    (folder / name).mkdir()
+    (folder / name / "train.txt").write_text(text)
+  for name in ("Train.txt", "train", "train.bio"):
+    (tmp_path / name).write_text("a O\n")
+  message = message.format(tmp=tmp_path)
   arguments = arguments.format(tmp=tmp_path).split()
   monkeypatch.setattr(sys, "argv", ["describe", *arguments])
   with pytest.raises(SystemExit) as error:

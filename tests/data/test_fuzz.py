@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mner_jax.config import UserError
 from mner_jax.data import formats, schemes
+from tests.data.test_formats import SAME
 
 SPANS = [(0, 7, "PER"), (10, 18, "LOC")]
 SPANS = [dict(zip(("start", "end", "label"), s, strict=True)) for s in SPANS]
@@ -18,18 +19,16 @@ RECORDS = [
   {"tokens": ["x"], "tags": ["O"], "image": "a", "language": "de"},
   {"text": "Ann Lee's New York", "spans": SPANS, "source": None},
 ]
-TEXTS = {
-  "two.txt": "IMGID:O_1\nNew\tB-LOC\nYork\tI-LOC\n\n\ufe0f\tO\n\u2028\tI-X\n",
-  "index.conllu": "0\tHer\tO\n1\tvisit\tO\n\n0\tTuvalu\tB-LOC\n",
-  "conll.conll": "-DOCSTART- -X- O O\n\nEU NNP B-NP B-ORG\n. . O O\n",
-  "tags.tsv": "新 S-A\n故 B-B\n宫 E-B\n",
+TEXTS = {f"{i}.conllu": text for i, text in enumerate(SAME.values())}
+TEXTS |= {
+  "bioes.tsv": "新 S-A\n故 B-B\n宫 E-B\n",
   "lines.jsonl": "".join(json.dumps(r) + "\n" for r in RECORDS),
 }
 ORIGINALS = [(name, text.encode()) for name, text in TEXTS.items()]
 WORDS = "IMGID: O B-X S-X a 0 7 -1 1e9 null tokens spans \\ud800 \ufeff \xa0"
 PIECES = [word.encode() for word in WORDS.split(" ")]
 PIECES += [bytes([character]) for character in b'\n\t {}[]",:\xff\0']
-PIECES += [b"\r\n", b"-DOCSTART- -X- O"]
+PIECES += [b"\r\n", b"-DOCSTART- -X- O", b"# a", b"#\tO", b"1-2", b"2.1", b"-1"]
 quick = settings(
   deadline=None,
   max_examples=200,
@@ -40,6 +39,7 @@ short_bytes = st.one_of(st.sampled_from(PIECES), st.binary(max_size=4))
 noise = st.tuples(
   st.sampled_from(list(TEXTS)), st.lists(short_bytes, max_size=30).map(b"".join)
 )
+columns = st.sampled_from(["-1", "2", "3", "NE"])
 all_schemes = st.sampled_from(list(schemes.SCHEMES))
 
 
@@ -59,15 +59,15 @@ def folder(tmp_path_factory):
   return tmp_path_factory.mktemp("fuzz")
 
 
-def check_reader(folder, file, scheme):
+def check_reader(folder, file, scheme, column="-1"):
   name, content = file
   path = folder / name
   path.write_bytes(content)
   try:
-    sentences = list(formats.read(path, "en", scheme))
+    sentences = list(formats.read(path, "en", scheme, column))
   except UserError as error:
-    line = re.match(rf"{re.escape(str(path))}:(\d+): ", str(error))
-    assert 1 <= int(line[1]) <= content.count(b"\n") + 1
+    line = re.match(rf"{re.escape(str(path))}:(\d+)?", str(error))
+    assert int(line[1] or 1) <= content.count(b"\n") + 1
     assert "\n" not in str(error)
   else:
     for s in sentences:
@@ -76,21 +76,24 @@ def check_reader(folder, file, scheme):
       "".join((*s.words, s.image, s.language, s.source)).encode()
       for tag in s.tags:
         schemes.check(tag, "iob2", "")
+    if path.suffix != ".jsonl":
+      again = formats.read_conll(path, scheme=None)
+      assert [len(s.words) for s in again] == [len(s.words) for s in sentences]
     formats.write_jsonl(path.with_suffix(".jsonl"), sentences)
     assert list(formats.read(path.with_suffix(".jsonl"))) == sentences
 
 
 @quick
-@given(st.one_of(mutated(ORIGINALS), noise), all_schemes)
-def test_mutated_files_and_noise(folder, file, scheme):
-  check_reader(folder, file, scheme)
+@given(st.one_of(mutated(ORIGINALS), noise), all_schemes, columns)
+def test_mutated_files_and_noise(folder, file, scheme, column):
+  check_reader(folder, file, scheme, column)
 
 
 @pytest.mark.slow
 @deep
-@given(mutated(ORIGINALS), all_schemes)
-def test_many_mutated_files(folder, file, scheme):
-  check_reader(folder, file, scheme)
+@given(mutated(ORIGINALS), all_schemes, columns)
+def test_many_mutated_files(folder, file, scheme, column):
+  check_reader(folder, file, scheme, column)
 
 
 def test_a_long_file_is_read_sentence_by_sentence(tmp_path):
