@@ -7,7 +7,6 @@ have the same words, pictures if they have the same id.
 """
 
 import collections
-import functools
 import itertools
 import re
 
@@ -15,20 +14,18 @@ from etils import epath
 
 from mner_jax.cli import launch
 from mner_jax.config import UserError
-from mner_jax.data import folders, formats, schemes, wordpiece
+from mner_jax.data import folders, formats, schemes
 
 _SUFFIX = re.compile(r"\.(jpe?g|png|gif|webp|bmp)$", re.IGNORECASE)
 
 
-def describe(paths, image_folder=None, tokenizer=None, max_pieces=512, **how):
+def describe(paths, image_folder=None, **how):
   """Counts what is in data folders, and what they share.
 
   Args:
     paths: folders as `folders.find` knows them.
     image_folder: of the pictures, relative to each path; None = "images",
       where there is one.
-    tokenizer: of the `tokenizers` library, to count pieces; or None.
-    max_pieces: of a window.
     how: `scheme` and `tag_column` of `formats.read`.
 
   Returns:
@@ -56,14 +53,12 @@ def describe(paths, image_folder=None, tokenizer=None, max_pieces=512, **how):
       splits[f"{path} {split}"] = found
       for language in sorted({s.language for s in found}):
         members = [s for s in found if s.language == language]
-        columns[f"{split} {language}".strip()] = _counts(
-          members, pictures, tokenizer, max_pieces
-        )
+        columns[f"{split} {language}".strip()] = _counts(members, pictures)
     counts[str(path)] = columns
   return counts, _shared(wholes) | _shared(splits), notes
 
 
-def _counts(sentences, pictures, tokenizer, max_pieces):
+def _counts(sentences, pictures):
   """Returns {name: number} of sentences.
 
   `pictures`: {image id: path} or None.
@@ -84,15 +79,6 @@ def _counts(sentences, pictures, tokenizer, max_pieces):
     counts["images"] = len(names)
     counts["images missing"] = status["missing"]
     counts["images broken"] = status["broken"]
-  if tokenizer:
-    windows = wordpiece.windows(tokenizer, sentences, max_pieces)
-    encode = functools.partial(
-      tokenizer.encode, is_pretokenized=True, add_special_tokens=False
-    )
-    pieces = sum(len(encode(s.words)) for s in sentences)
-    counts["pieces per word"] = round(pieces / sum(lengths), 3)
-    counts["windows"] = len(windows)
-    counts["unk words"] = sum(window.unk_words for window in windows)
   types = collections.Counter(
     tag[2:] for tags, _ in repaired for tag in tags if tag[0] == "B"
   )
@@ -140,8 +126,6 @@ def arguments(parser):
   """Defines the command's flags."""
   add = parser.add_argument
   add("paths", nargs="+", metavar="PATH", help="a data folder")
-  add("--tokenizer", help="folder of a tokenizer whose pieces to count")
-  add("--max_pieces", type=int, default=512, help="of a window (default: 512)")
   add("--scheme", default="iob2", choices=schemes.SCHEMES, help="of the tags")
   add("--tag_column", default="-1", help="as data.tag_column (default: last)")
   add("--images", help="folder of the pictures, relative to each PATH")
@@ -149,12 +133,8 @@ def arguments(parser):
 
 def main(args):
   """Describes the folders named on the command line."""
-  if args.max_pieces < 8:
-    raise UserError("--max_pieces must be at least 8")
-  tokenizer = args.tokenizer and wordpiece.published(epath.Path(args.tokenizer))
   how = {"scheme": args.scheme, "tag_column": args.tag_column}
-  options = (args.images, tokenizer, args.max_pieces)
-  print(table(*describe(args.paths, *options, **how)))
+  print(table(*describe(args.paths, args.images, **how)))
 
 
 if __name__ == "__main__":

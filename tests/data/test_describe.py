@@ -8,7 +8,7 @@ from PIL import Image
 from seqeval.metrics.sequence_labeling import get_entities
 
 from mner_jax.cli import launch
-from mner_jax.data import describe, formats, wordpiece
+from mner_jax.data import describe, formats
 from tests.data.test_formats import SAME, TAG_COLUMNS
 
 REAL = os.environ.get("MNER_REAL_DATA", "")
@@ -73,18 +73,6 @@ def test_what_folders_share(folder, tmp_path):
   }
 
 
-def test_pieces_and_windows(folder):
-  vocabulary = wordpiece.count_vocabulary([sentence("in A sing s", "")], 60)
-  tokenizer = wordpiece.bert_tokenizer(vocabulary)
-  counts, *_ = describe.describe([folder], tokenizer=tokenizer, max_pieces=8)
-  column = counts[str(folder)]["train de"]
-  # "Ann" is known letter by letter, "sings" is "sing" "##s".
-  assert column["windows"] == 5
-  assert column["unk words"] == 5
-  pieces = 2 * (3 + 2) + (1 + 1 + 1 + 1) + 1 + 1
-  assert column["pieces per word"] == round(pieces / 10, 3)
-
-
 @pytest.mark.parametrize("form", SAME)
 def test_entities_are_those_of_seqeval(tmp_path, form):
   path, column = tmp_path / "train.tsv", TAG_COLUMNS.get(form, "-1")
@@ -126,8 +114,6 @@ def test_the_command(folder):
     ("{tmp}/no", "is not a folder"),
     ("{tmp}/one --images=no", "--images: "),
     ("{tmp}/one --scheme=iob", "scheme"),
-    ("{tmp}/one --tokenizer={tmp}", "neither tokenizer.json nor"),
-    ("{tmp}/one --max_pieces=7", "at least 8"),
   ],
 )
 def test_bad_arguments(
