@@ -214,7 +214,8 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch_size(config.train.batch_size, mesh)
   languages = config.data.eval_languages or config.data.languages
-  data = builders.load(config.data, (split,), languages)[split]
+  inputs = builders.inputs(config)
+  data = builders.load(inputs, (split,), languages)[split]
   order = None
   if shuffle_images:
     order = np.random.default_rng(config.seed).permutation(len(data.sentences))

@@ -68,7 +68,7 @@ def plan(base, rows, seeds, workdir):
 def _hash(config):
   """Ten characters for everything that a score depends on except the seed."""
   fields = config_lib.flatten(config)
-  fields["data.fingerprint"] = _fingerprint(config.data)
+  fields["data.fingerprint"] = _fingerprint(builders.inputs(config))
   counted = {k: v for k, v in fields.items() if k not in _IRRELEVANT}
   return files.hash_of([json.dumps(counted, sort_keys=True)])[:10]
 

@@ -27,7 +27,7 @@ def prepare(config, workdir):
   Returns:
     (config with labels and vocabulary size filled in, {split: Examples}).
   """
-  data, text = config.data, config.model.text
+  data, text = builders.inputs(config), config.model.text
   splits = builders.load(data, ("train", "valid"), data.languages)
   # The labels are those of all splits; a type only test has is scored too.
   test_languages = data.eval_languages or data.languages
