@@ -18,7 +18,7 @@ def arguments(parser):
   add = parser.add_argument
   add("--workdir", required=True, help="folder of a train.py run")
   add("--split", default="test", choices=("train", "valid", "test"))
-  add("--output", metavar="FILE", help="write the scores there, as JSON")
+  add("--output", type=cli.output, metavar="FILE", help="the scores, as JSON")
   add(
     "--report",
     action="store_true",

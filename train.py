@@ -28,7 +28,8 @@ def arguments(parser):
     " (default: mner_jax/configs/synthetic.py)",
   )
   add("--workdir", help="folder of the run (default: runs/<config's name>)")
-  add("--stop_at", type=int, metavar="STEP", help="save and leave after STEP")
+  then = "save and leave after STEP"
+  add("--stop_at", type=cli.count, metavar="STEP", help=then)
   add(
     "--distributed",
     action="store_true",
@@ -68,8 +69,6 @@ def _join_processes(args):
 
 
 def main(args):
-  if args.stop_at is not None and args.stop_at < 1:
-    raise UserError(f"--stop_at must be above 0, not {args.stop_at}")
   compiling.keep(args.compilation_cache)
   _join_processes(args)
   config = cli.override(cli.load(args.config), args.overrides)

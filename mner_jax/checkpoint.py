@@ -10,7 +10,6 @@ be used. A damaged one is moved to `checkpoints_damaged/k`.
 
 import concurrent.futures
 import contextlib
-import fcntl
 import json
 import re
 import sys
@@ -23,7 +22,7 @@ from mner_jax import cli
 from mner_jax import config as config_lib
 from mner_jax.config import UserError
 from mner_jax.data import files, manifest
-from mner_jax.sharding import from_all_processes
+from mner_jax.sharding import from_all_processes, path_name
 
 _KEPT = 2  # latest steps: if one is damaged, there is another
 _BUSY = "saving.json"  # lists the steps that are being written or removed
@@ -205,8 +204,8 @@ def main(args):
     raise UserError(f"{folder}: {damaged} damaged")
 
 
-def claim_workdir(workdir, config):
-  """Writes `config.json`, or checks that the existing one is of this config."""
+def check_workdir(workdir, config):
+  """Raises a UserError if the workdir is that of a run of another config."""
   path = epath.Path(workdir) / "config.json"
   if path.exists():
     changed = config_lib.differences(cli.read_workdir(workdir), config)
@@ -215,31 +214,6 @@ def claim_workdir(workdir, config):
         f"{path}: this workdir is of another config ({'; '.join(changed)});"
         " choose another --workdir, or the same settings to go on"
       )
-  if jax.process_index() == 0:
-    files.write(path, config_lib.to_json(config))
-
-
-@contextlib.contextmanager
-def lock(workdir):
-  """Keeps other runs out of `workdir` for as long as this process lives.
-
-  The system releases the lock however the process ends. Bucket stores such as
-  gs:// have none: there it is up to the user to start one run only.
-  """
-  if files.in_bucket(workdir):
-    yield
-    return
-  path = epath.Path(workdir) / "lock"
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with open(path, "w") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise UserError(
-        f"{workdir}: another process trains in it; wait for its end or choose"
-        " another --workdir"
-      ) from None
-    yield
 
 
 def _folder(workdir):
@@ -256,7 +230,8 @@ def _parts(state):
 
 
 def _steps(folder):
-  names = [path.name for path in folder.glob("*")]
+  # `glob` takes a folder that one may not read for an empty one.
+  names = [p.name for p in folder.iterdir()] if folder.exists() else []
   return sorted(int(name) for name in names if name.isdecimal())
 
 
@@ -342,7 +317,19 @@ def _explained(path, text):
 
 def _load(path, parts):
   with _explained(path, "whole, but not of this model (%s)"):
+    stored = _shapes(ocp.checkpointables_metadata(path).metadata, parts)
+    wanted = _shapes(parts, parts)
+    for name in sorted(stored.keys() | wanted):
+      saved, needed = (x.get(name, "missing") for x in (stored, wanted))
+      if saved != needed:
+        raise ValueError(f"{name} is {saved}, in the model {needed}")
     return ocp.load_checkpointables(path, parts)
+
+
+def _shapes(tree, parts):
+  """Returns {name: shape} of the arrays of those parts of a checkpoint."""
+  leaves = jax.tree_util.tree_leaves_with_path({k: tree[k] for k in parts})
+  return {path_name(path): x.shape for path, x in leaves}
 
 
 if __name__ == "__main__":

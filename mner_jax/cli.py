@@ -5,6 +5,7 @@ import ast
 import json
 import logging
 import os
+import re
 import runpy
 import signal
 import sys
@@ -15,16 +16,54 @@ from etils import epath
 from mner_jax import config as config_lib
 from mner_jax.config import Config, UserError
 
-_OLD_FORM = (
-  "get_config() must return a mner_jax.config.Config: an older file's"
-  ' `config.a.b = 1` is now `return replace(Config(), {"a.b": 1})`'
-)
+EXIT_STOPPED = 75  # "temporary failure, try again": everything is saved
+
+# What TFDS and Orbax have warned of; TFDS does so at every build.
+_warned = {
+  "Using custom data configuration: %s",  # its name is ours
+  "Variant folder %s has no %s",  # it is new
+}
+
+
+class Stopped(BaseException):
+  """A signal asked to stop: exit code EXIT_STOPPED.
+
+  Like KeyboardInterrupt, it is not for an `except Exception` in a library.
+  """
 
 
 class _Parser(argparse.ArgumentParser):
   def error(self, message):
     """Raises, where argparse would print its usage too."""
     raise UserError(message)
+
+
+def output(text):
+  """The type of --output: what cannot be written is refused before the work."""
+  folder = os.path.dirname(text) or "."
+  # A device such as /dev/null would become a file.
+  fits = os.path.isfile(text) or not os.path.exists(text)
+  fits = fits and os.path.isdir(folder) and os.access(folder, os.W_OK)
+  if text != "-" and "://" not in text and not fits:
+    raise argparse.ArgumentTypeError(f"{text} is not a file one can write")
+  return text
+
+
+def count(text):
+  """The type of a flag that is a whole number above 0."""
+  if int(text) < 1:
+    raise ValueError
+  return int(text)
+
+
+def _is_news(record):
+  """Whether a library's message is to be seen: a warning, for the first time.
+
+  Errors are raised too; Orbax would print a page beforehand.
+  """
+  news = record.levelno == logging.WARNING and record.msg not in _warned
+  _warned.add(record.msg)
+  return news
 
 
 def launch(main, arguments, doc, *, overrides=False):
@@ -37,8 +76,9 @@ def launch(main, arguments, doc, *, overrides=False):
     overrides: whether `--config.a.b=value` is accepted; `main` finds them in
       `args.overrides`, {"a.b": text}.
   """
-  # TFDS and Orbax log every file they touch, and errors before raising them.
-  logging.getLogger("absl").setLevel(logging.CRITICAL)
+  absl = logging.getLogger("absl")  # of TFDS and Orbax
+  absl.setLevel(logging.WARNING)
+  absl.addFilter(_is_news)
   module = sys.modules["__main__"].__spec__
   parser = _Parser(
     prog=f"python -m {module.name.removesuffix('.__main__')}"
@@ -53,17 +93,36 @@ def launch(main, arguments, doc, *, overrides=False):
     argv, texts = _take_overrides(sys.argv[1:])
     if texts and not overrides:
       raise UserError("this command takes no --config.a.b=value")
-    main(parser.parse_args(argv, argparse.Namespace(overrides=texts)))
+    args = parser.parse_args(argv, argparse.Namespace(overrides=texts))
+    if getattr(args, "workdir", None) == "":  # it would be this folder
+      raise UserError("--workdir is empty")
+    main(args)
     sys.stdout.flush()
   except UserError as error:
     _exit(parser, str(error))
-  except BrokenPipeError:  # as of `| head`
-    # Otherwise Python flushes at exit and reports the error again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(1)
+  except Stopped:
+    sys.exit(EXIT_STOPPED)
   except OSError as error:
-    path = f"{error.filename}: " if error.filename else ""
-    _exit(parser, f"{path}{error.strerror or error}")
+    path = error.filename
+    try:
+      sys.stdout.flush()
+    except OSError:
+      path = "standard output"
+      # Otherwise Python flushes at exit and reports the error again.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # as of `| head`
+      sys.exit(1)
+    _exit(parser, f"{path}: " * bool(path) + (error.strerror or str(error)))
+  except (MemoryError, RuntimeError) as error:  # JAX raises the second
+    names = "RESOURCE_EXHAUSTED|[Oo]ut of memory|MemoryError"
+    if not re.search(names, repr(error)):
+      raise
+    _exit(
+      parser,
+      "out of memory: set model.text.remat and model.vit.remat, which the same"
+      " run may change, or train another with a lower train.batch_size or a"
+      " higher train.accumulate",
+    )
   except KeyboardInterrupt:
     # The shell must see the signal, to end a script's loop too.
     print("interrupted", file=sys.stderr, flush=True)
@@ -118,13 +177,14 @@ def load(path):
     frames = traceback.extract_tb(error.__traceback__)
     lines = [f.lineno for f in frames if f.filename == str(path)]
     line = getattr(error, "lineno", None) or (lines or [1])[-1]
-    old = isinstance(error, ImportError | AttributeError)
     raise UserError(
       f"--config: {path}:{line}: {type(error).__name__}: {error}"
-      + (f"; {_OLD_FORM}" if old else "")
     ) from None
   if not isinstance(config, Config):
-    raise UserError(f"--config: {path}: {type(config).__name__}: {_OLD_FORM}")
+    raise UserError(
+      f"--config: {path}: get_config() must return a mner_jax.config.Config,"
+      f" not {config!r}"
+    )
   return config
 
 

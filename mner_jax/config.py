@@ -1,9 +1,9 @@
 """Settings of an experiment: frozen, typed, checked.
 
 An experiment is a file in `mner_jax/configs/` whose `get_config()` returns a
-`Config`; `--config.a.b=value` changes a field of it. Choices and bounds stand
-at the fields, in their types; `_problems` has those that concern several
-fields. The defaults are those of the paper's authors.
+`Config`; `--config.a.b=value` changes a field of it. Choices and bounds are in
+the fields' types, checks of several fields in `_problems`. The defaults are
+those of the paper's authors.
 """
 
 import dataclasses
@@ -12,8 +12,7 @@ import functools
 import json
 import math
 import re
-import typing
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 
 class UserError(Exception):
@@ -22,12 +21,14 @@ class UserError(Exception):
 
 _BOUNDS = {
   "above 0": lambda x: x > 0,
+  "above 0, or -1": lambda x: x > 0 or x == -1,
   "0 or above": lambda x: x >= 0,
   "in [0, 1]": lambda x: 0 <= x <= 1,
   "in [0, 2^32)": lambda x: 0 <= x < 2**32,  # a random key has no more bits
 }
 Size = Annotated[int, "above 0"]
 Count = Annotated[int, "0 or above"]
+Axis = Annotated[int, "above 0, or -1"]
 Positive = Annotated[float, "above 0"]
 NotNegative = Annotated[float, "0 or above"]
 Share = Annotated[float, "in [0, 1]"]
@@ -115,7 +116,7 @@ class ResnetConfig:
   weights: str = ""
   enabled: bool = True
   image_size: Size = 224
-  stages: tuple[int, ...] = (3, 8, 36, 3)  # bottleneck blocks per stage
+  stages: tuple[Size, ...] = (3, 8, 36, 3)  # bottleneck blocks per stage
   width: Size = 64
 
 
@@ -175,17 +176,16 @@ class TrainConfig:
   # Also score test at every evaluation: "best test epoch", the authors' way.
   score_test: bool = False
   log_every: Size = 10
-  # Batches that may be skipped as their loss or gradient is not finite.
-  skip_nonfinite: Count = 0
+  skip_nonfinite: Count = 0  # batches whose loss or gradient is not finite
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
   """Devices along each axis; one of them may be -1 = all that are left."""
 
-  data: int = -1
-  fsdp: int = 1
-  tensor: int = 1
+  data: Axis = -1
+  fsdp: Axis = 1
+  tensor: Axis = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,8 +206,7 @@ class Config:
   @property
   def tags(self):
     """K tags in the order of the CRF: O, then B- and I- of each label."""
-    pairs = ((f"B-{t}", f"I-{t}") for t in self.data.labels)
-    return ("O", *(tag for pair in pairs for tag in pair))
+    return ("O", *(f"{x}-{t}" for t in self.data.labels for x in "BI"))
 
 
 # What a resumed run may change without becoming another experiment. A bound
@@ -258,20 +257,20 @@ def _convert(kind, value, path):
   if dataclasses.is_dataclass(kind):
     if not isinstance(value, dict):
       raise UserError(f"config: {path or 'the whole'} must be an object")
-    types = typing.get_type_hints(kind, include_extras=True)
+    types = get_type_hints(kind, include_extras=True)
     prefix = f"{path}." if path else ""
     if unknown := sorted(set(value) - set(types)):
       raise UserError(f"config: there is no setting {prefix}{unknown[0]}")
     values = {k: _convert(types[k], v, prefix + k) for k, v in value.items()}
     return kind(**values)
-  arguments = typing.get_args(kind)
-  if typing.get_origin(kind) is Annotated:
+  arguments = get_args(kind)
+  if get_origin(kind) is Annotated:
     value = _convert(arguments[0], value, path)
     (words,) = kind.__metadata__
     good = _BOUNDS[words](value)
-  elif typing.get_origin(kind) is Literal:
+  elif get_origin(kind) is Literal:
     good, words = value in arguments, f"one of {', '.join(arguments)}"
-  elif typing.get_origin(kind) is tuple:
+  elif get_origin(kind) is tuple:
     good, words = isinstance(value, list | tuple), "a tuple as ('en', 'de')"
     if good:
       value = tuple(_convert(arguments[0], x, path) for x in value)
@@ -307,6 +306,9 @@ def _problems(config):
   text, vit, buckets = model.text, model.vit, config.data.buckets
   if not config.data.languages:
     yield "data.languages is empty"
+  for name in ("languages", "eval_languages", "labels"):
+    if len(set(values := getattr(config.data, name))) < len(values):
+      yield f"data.{name} names one twice: {', '.join(values)}"
   if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] < 8:
     yield f"data.buckets must be increasing and at least 8, not {buckets}"
   elif buckets[-1] > text.max_positions:
@@ -333,8 +335,7 @@ def _problems(config):
   shared = model.released and vit.enabled and model.fusion == "collaboration"
   if shared and text.hidden_size != vit.hidden_size:
     yield "model.released needs hidden_size equal in model.text and model.vit"
-  unseen = model.fusion == "none" and config.loss.contrastive == "none"
-  if model.multimodal and unseen:
+  if model.multimodal and model.fusion == config.loss.contrastive == "none":
     yield (
       "model.fusion='none' and loss.contrastive='none' do not use pictures:"
       " set model.vit.enabled and model.resnet.enabled to False"

@@ -117,7 +117,10 @@ class Tagger:
       return results
     tokens = [tuple(results[i]["tokens"]) for i in kept]
     examples = self._examples(tokens, [pictures[i] for i in kept])
-    evaluator = evaluate.Evaluator(examples.config, _mesh(self._config))
+    # Avoid padding a single sentence to a full batch.
+    rows = 1 << (len(tokens) - 1).bit_length()
+    rows = min(self._config.train.batch_size, rows)
+    evaluator = evaluate.Evaluator(self._config, _mesh(self._config), rows)
     emissions = evaluator.emissions(self._params, examples)
     decoded = decoding.decode(
       self._params, emissions, self._config.tags, marginals=True
@@ -135,11 +138,7 @@ class Tagger:
       rows=range(len(tokens)),
       records=[{"image": picture} for picture in pictures],
     )
-    # Avoid padding a single sentence to a full batch.
-    rows = 1 << (len(tokens) - 1).bit_length()
-    rows = min(self._config.train.batch_size, rows)
-    config = replace(self._config, {"train.batch_size": rows})
-    return batches.Examples(split, self._tokenizer, config)
+    return batches.Examples(split, self._tokenizer, self._config)
 
 
 def _mesh(config):
@@ -242,9 +241,6 @@ def _output(path, source):
     return
   path = _absolute(path)  # a link stays a link
   temporary = path.with_name(path.name + ".tmp")
-  # A device such as /dev/null would become a file; epath takes it for one.
-  if os.path.exists(path) and not os.path.isfile(path):
-    raise UserError(f"--output: {path} is not a file; - is standard output")
   if source and _absolute(source) in (path, temporary):
     raise UserError(f"--output: {path} is the --input; name another file")
   try:
@@ -266,7 +262,8 @@ def arguments(parser):
   formats_help = "of --input (default: by its suffix)"
   add("--input_format", choices=("conll", "jsonl"), help=formats_help)
   add("--images", metavar="DIR", help="pictures (default: images/ beside FILE)")
-  add("--output", metavar="FILE", default="-", help="JSONL (default: stdout)")
+  output = "JSONL (default: -, standard output)"
+  add("--output", type=cli.output, metavar="FILE", default="-", help=output)
 
 
 def main(args):

@@ -4,10 +4,12 @@ MNER_DAMAGE_TRIES=5 tries each kind of damage on each file five times.
 """
 
 import argparse
+import gc
 import itertools
 import json
 import os
 import random
+import resource
 import shutil
 import socket
 import subprocess
@@ -29,6 +31,7 @@ TRIES = int(os.environ.get("MNER_DAMAGE_TRIES", "1"))
 KINDS = ("flip", "truncate", "delete")
 SCORES = {1: 0.9, 2: 0.5, 3: 0.7}  # 1 is the best, 3 the latest
 TOKENIZER = "tokenizer/tokenizer.json"
+SIZE = resource.RLIMIT_FSIZE
 
 
 def state_of(step):
@@ -46,6 +49,7 @@ def abstract(tree):
 
 
 ABSTRACT = abstract(state_of(0))
+ONE = ABSTRACT.step.sharding
 
 
 def assert_is(state, step):
@@ -72,7 +76,7 @@ def verify(workdir):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("saved")
-  checkpoint.claim_workdir(workdir, Config())
+  files.write(workdir / "config.json", to_json(Config()))
   files.write(workdir / TOKENIZER, '{"pieces": ["a"]}')
   save(workdir, SCORES)
   return workdir
@@ -187,45 +191,57 @@ def test_a_lost_best_is_said_and_replaced(workdir, capsys):
   assert best(workdir) == 3
 
 
-def renamed(workdir):
-  folder = workdir / "checkpoints"
-  (folder / "3").rename(folder / "30")
+def rewrite(change):
+  """Returns a function of the steps' folder that changes a manifest."""
+
+  def save(folder):
+    path = folder / "3"
+    integrity.save(path, change(integrity.load(path)[0]))
+
+  return save
 
 
-def more(workdir):
-  folder = workdir / "checkpoints" / "3" / "params" / "d"
-  (folder / "more").write_text("x")
-  (folder / ".nfs0001").write_text("x")  # a file system's own
+def add(folder):
+  for name in ("more", ".nfs0001"):  # the second is a file system's own
+    (folder / "3" / "params" / "d" / name).write_text("x")
 
 
-def old(workdir):
-  """A manifest as it was before it named the step and its settings."""
-  path = workdir / "checkpoints" / "3"
-  entries = integrity.load(path)[0]
-  integrity.save(path, {name: entries[name] for name in ("f1", "files")})
+CHANGES = {
+  "30: damaged: manifest.json is that of step 3": lambda folder: (
+    folder / "3"
+  ).rename(folder / "30"),
+  "3: damaged: params/d/more is not part of it": add,
+  # As it was before it named the step and its settings.
+  "3: damaged: manifest.json is of another version": rewrite(
+    lambda entries: {name: entries[name] for name in ("f1", "files")}
+  ),
+  "3: damaged: config.json of the workdir is not": rewrite(
+    lambda entries: entries | {"config.json": "0"}
+  ),
+}
 
 
-def of_another_run(workdir):
-  path = workdir / "checkpoints" / "3"
-  integrity.save(path, integrity.load(path)[0] | {"config.json": "0"})
-
-
-@pytest.mark.parametrize(
-  "change, expected",
-  [
-    (renamed, "30: damaged: manifest.json is that of step 3"),
-    (more, "3: damaged: params/d/more is not part of it"),
-    (old, "3: damaged: manifest.json is of another version"),
-    (of_another_run, "3: damaged: config.json of the workdir is not"),
-  ],
-)
+@pytest.mark.parametrize("expected", CHANGES)
 def test_a_step_that_is_not_as_saved_here_is_not_used(
-  workdir, capsys, change, expected
+  workdir, capsys, expected
 ):
-  change(workdir)
+  CHANGES[expected](workdir / "checkpoints")
   assert checkpoint.latest_step(workdir) == 2
   (line,) = capsys.readouterr().err.splitlines()
   assert expected in line
+
+
+def test_the_first_array_of_another_shape_is_named(workdir, capfd):
+  wide = jax.ShapeDtypeStruct((40, 9), "float32", sharding=ONE)
+  model = ABSTRACT._replace(params={"text": {"kernel": wide, "more": wide}})
+  named = r"text/kernel is \(40, 8\), in the model \(40, 9\)\)$"
+  with pytest.raises(UserError, match=f"checkpoints/3: .*params/{named}"):
+    checkpoint.restore(workdir, 3, model)
+  del model.params["text"]["kernel"]
+  with pytest.raises(UserError, match="kernel is .*, in the model missing"):
+    checkpoint.restore_best(workdir, model.params)
+  gc.collect()  # when a task that nobody waits for prints its traceback
+  assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("field", ["seed", "train.epochs"])
@@ -233,7 +249,7 @@ def test_what_an_edited_workdir_holds_is_not_used(workdir, field):
   """Of config.json, in a field that a resume must not change."""
   edited = replace(Config(), {field: 7})
   with pytest.raises(UserError, match=rf"another config \({field}"):
-    checkpoint.claim_workdir(workdir, edited)
+    checkpoint.check_workdir(workdir, edited)
   path = workdir / "config.json"
   path.write_text(json.dumps(json.loads(path.read_text())))  # the same fields
   assert best(workdir) == 1
@@ -259,7 +275,9 @@ def check_refused(workdir, name):
 
 def test_a_resume_may_change_what_does_not_matter(workdir):
   fields = {"mesh.data": 2, "data.path": "/elsewhere", "dtype": "bfloat16"}
-  checkpoint.claim_workdir(workdir, replace(Config(), fields))
+  changed = replace(Config(), fields)
+  checkpoint.check_workdir(workdir, changed)
+  (workdir / "config.json").write_text(to_json(changed))
   assert checkpoint.latest_step(workdir) == 3 and best(workdir) == 1
 
 
@@ -385,17 +403,14 @@ def test_two_processes_save_and_go_back_together(workdir):
   verify(workdir)
 
 
-def test_files_are_whole_or_as_before(tmp_path, monkeypatch):
-  path = tmp_path / "config.json"
+def test_files_are_whole_or_as_before(tmp_path):
+  """The limit on the size of files stands for a disk that fills up."""
+  path, before = tmp_path / "config.json", resource.getrlimit(SIZE)
   files.write(path, "old")
-
-  def full(self, text):
-    with open(self, "w") as file:
-      file.write(text[:2])
-    raise OSError(28, "No space left on device")
-
-  with monkeypatch.context() as patch:
-    patch.setattr(type(epath.Path(path)), "write_text", full)
-    with pytest.raises(UserError, match="config.json: .*No space left"):
+  resource.setrlimit(SIZE, (2, before[1]))
+  try:
+    with pytest.raises(UserError, match=r"config.json: .*\(File too large\)"):
       files.write(path, "new text")
+  finally:
+    resource.setrlimit(SIZE, before)
   assert path.read_text() == "old"

@@ -10,7 +10,7 @@ import pytest
 
 from mner_jax import checkpoint, pretrained, sharding
 from mner_jax.benchmark import aot, train
-from mner_jax.config import Config, MeshConfig, UserError, replace
+from mner_jax.config import Config, MeshConfig, UserError, replace, to_json
 from mner_jax.data import files
 from mner_jax.training import step as stepping
 from tests.conftest import TEXT_ONLY
@@ -100,7 +100,7 @@ def test_a_mesh_computes_what_one_device_does(tiny, one_device, shape):
 def test_a_checkpoint_continues_on_another_mesh(tiny, one_device, tmp_path):
   batch, _, _ = one_device
   _, state = run(tiny, (8, 1, 1), batch)
-  checkpoint.claim_workdir(tmp_path, tiny)
+  (tmp_path / "config.json").write_text(to_json(tiny))
   files.write(tmp_path / "tokenizer" / "tokenizer.json", "{}")
   saver = checkpoint.Saver(tmp_path)
   saver.save(STEPS, state)

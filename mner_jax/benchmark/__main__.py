@@ -21,26 +21,18 @@ import os
 import sys
 
 import jax
-from etils import epath
 
 from mner_jax import cli
 from mner_jax.benchmark import aot, crf, input, train
 from mner_jax.config import UserError, replace
 from mner_jax.configs import mmnerd
+from mner_jax.data import files
 from mner_jax.pretrained import fill_sizes
-
-
-def count(text):
-  """Reads a whole number above 0."""
-  number = int(text)
-  if number < 1:
-    raise ValueError
-  return number
 
 
 def counts(text):
   """Reads 8,32."""
-  return [count(number) for number in text.split(",")]
+  return [cli.count(number) for number in text.split(",")]
 
 
 def arguments(parser):
@@ -51,9 +43,9 @@ def arguments(parser):
   add("--compare", choices=("torch",), help="what to run in turns with ours")
   add("--batch_sizes", type=counts, default="32,256", help="sentences")
   add("--lengths", type=counts, default="32", help="word pieces of a sentence")
-  add("--repeats", type=count, default=7, help="rounds (default: 7)")
+  add("--repeats", type=cli.count, default=7, help="rounds (default: 7)")
   add("--compile_for", help="TPU slice to compile for, such as v5e:4x4")
-  add("--output", help="JSON file to write the rows to")
+  add("--output", type=cli.output, help="JSON file to write the rows to")
 
 
 def _load(args):
@@ -75,6 +67,10 @@ def _pytorch():
 
 def _rows(args):
   config = _load(args)
+  longest = config.model.text.max_positions
+  if not all(3 <= length <= longest for length in args.lengths):
+    # A word and two special pieces; positions beyond the last are not learnt.
+    raise UserError(f"--lengths: must be 3 to {longest}, not {args.lengths}")
   sizes = list(itertools.product(args.batch_sizes, args.lengths))
   if args.compile_for:
     return aot.run(config, args.compile_for, sizes)
@@ -119,7 +115,7 @@ def main(args):
   print(_table(rows))
   if args.output:
     text = json.dumps({"machine": machine, "rows": rows}, indent=2)
-    epath.Path(args.output).write_text(text + "\n")
+    files.write(args.output, text + "\n")
   if not all(row.get("fits", True) for row in rows):
     sys.exit(3)
 

@@ -157,13 +157,13 @@ class Examples:
       images.scene_side(model.resnet.image_size) * model.resnet.enabled,
     )
 
-  def plan(self, *, seed=None):
+  def plan(self, *, seed=None, batch_size=None):
     """Plans batches of these windows; with a seed, those of training."""
     sentences, data = self.split.sentences, self.config.data
     return Plan(
       sizes=[len(w.pieces) for w in self.windows],
       buckets=data.buckets,
-      batch_size=self.config.train.batch_size,
+      batch_size=batch_size or self.config.train.batch_size,
       seed=seed,
       languages=[sentences[w.sentence].language for w in self.windows],
       temperature=1 if seed is None else data.language_temperature,

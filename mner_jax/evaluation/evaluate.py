@@ -63,8 +63,10 @@ def _jitted(function, config, mesh):
 class Evaluator:
   """Predicts and scores splits; compiled once per bucket."""
 
-  def __init__(self, config, mesh):
+  def __init__(self, config, mesh, batch_size=None):
+    """`batch_size`: rows over all devices; None = those of training."""
     self._config, self._mesh = config, mesh
+    self._batch_size = batch_size
 
   def rows(self, function, params, examples, before_batch=lambda step: None):
     """Runs a function of the model over a split.
@@ -79,7 +81,7 @@ class Evaluator:
       (window, its row of the tree), in no particular order.
     """
     compute = _jitted(function, self._config, self._mesh)
-    plan = examples.plan()
+    plan = examples.plan(batch_size=self._batch_size)
     steps = (0, plan.steps_per_epoch)
     own = sharding.own_rows(plan.batch_size, self._mesh)
     loaded = batches.load(examples, plan, steps, rows=own)

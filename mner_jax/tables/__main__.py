@@ -17,7 +17,7 @@ import sys
 
 from etils import epath
 
-from mner_jax import cli
+from mner_jax import cli, pretrained
 from mner_jax import config as config_lib
 from mner_jax.config import UserError
 from mner_jax.data import files
@@ -29,7 +29,8 @@ def arguments(parser):
   """Defines the command's arguments."""
   add = parser.add_argument
   add("name", metavar="NAME", choices=TABLES, help=", ".join(TABLES))
-  add("--seeds", type=int, default=3, help="how many: 19, 20, ... (default: 3)")
+  seeds = "how many: 19, 20, ... (default: 3)"
+  add("--seeds", type=cli.count, default=3, help=seeds)
   add("--scale", choices=("mini", "paper"), default="mini", help="its size")
   add("--data", metavar="DIR", help="the data set (default: the config's)")
   rows = "only this row, and the reference; repeatable"
@@ -40,8 +41,6 @@ def arguments(parser):
 
 def plan(args):
   """Returns the rows.Table that the arguments ask for, and its runs.Run."""
-  if args.seeds < 1:
-    raise UserError("--seeds: must be at least 1")
   table = TABLES[args.name]
   table = table._replace(rows=_rows(args, table))
   workdir = epath.Path(args.workdir)
@@ -52,7 +51,11 @@ def plan(args):
   overrides = (text.partition("=") for text in args.override)
   config = cli.override(config, {name: text for name, _, text in overrides})
   seeds = range(19, 19 + args.seeds)
-  return table, runs.plan(config, table.rows, seeds, workdir)
+  planned = runs.plan(config, table.rows, seeds, workdir)
+  for run in planned:
+    if not run.finished:  # a run would find no weights only when its turn comes
+      pretrained.fill_sizes(run.config)
+  return table, planned
 
 
 def _rows(args, table):

@@ -19,8 +19,8 @@ import time
 from etils import epath
 
 from mner_jax import config as config_lib
+from mner_jax.cli import Stopped
 from mner_jax.data import builders, dataset, files
-from mner_jax.training.stopping import EXIT_STOPPED
 
 # A resume may change these fields, and no score depends on them.
 _IRRELEVANT = {"seed", *config_lib.RESUMABLE} - {"dtype"}
@@ -86,7 +86,7 @@ def execute(runs):
   """Runs those that are not finished; a failure does not stop the others.
 
   SIGTERM and Ctrl-C are passed on to the running child, which saves and
-  exits; a second signal ends it immediately. Then this process exits too.
+  exits; a second signal ends it immediately. Then `Stopped` is raised.
 
   Args:
     runs: the Runs of `plan`.
@@ -131,7 +131,7 @@ def execute(runs):
     signal.signal(number, handler)
   if stopped:
     say("stopped; the same command goes on")
-    sys.exit(EXIT_STOPPED)
+    raise Stopped
   return failures
 
 

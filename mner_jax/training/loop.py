@@ -7,14 +7,14 @@ bytes as one that was not.
 """
 
 import contextlib
-import sys
 
 import jax
 from etils import epath
 
 from mner_jax import checkpoint, pretrained, sharding
-from mner_jax.config import UserError, replace
-from mner_jax.data import batches, builders, dataset, hub, wordpiece
+from mner_jax.cli import Stopped
+from mner_jax.config import OptimConfig, UserError, replace, to_json
+from mner_jax.data import batches, builders, dataset, files, hub, wordpiece
 from mner_jax.evaluation.evaluate import Evaluator
 from mner_jax.training import compiling, stopping
 from mner_jax.training import step as stepping
@@ -22,19 +22,24 @@ from mner_jax.training.log import Log
 
 
 def prepare(config, workdir):
-  """Reads data and tokenizer, and claims the workdir.
+  """Reads data and tokenizer; a UserError if the workdir is another run's.
 
   Returns:
-    (config with labels and vocabulary size filled in, {split: Examples}).
+    (config with labels and vocabulary size filled in, tokenizer,
+    {split: Examples}).
   """
   data, text = builders.inputs(config), config.model.text
   splits = builders.load(data, ("train", "valid"), data.languages)
   # The labels are those of all splits; a type only test has is scored too.
   test_languages = data.eval_languages or data.languages
   splits |= builders.load(data, ("test",), test_languages)
+  if config.loss.alpha and not dataset.labels([splits["train"]]):
+    raise UserError(
+      "data.path, data.label_map: no entity is left in train; without any,"
+      " only loss.alpha=0 can be trained"
+    )
   folder = workdir / "tokenizer"
-  known = (folder / "tokenizer.json").exists()
-  if known:
+  if (folder / "tokenizer.json").exists():
     tokenizer = wordpiece.load(folder)
   elif config.init_from:
     tokenizer = wordpiece.load(epath.Path(config.init_from) / "tokenizer")
@@ -50,13 +55,12 @@ def prepare(config, workdir):
     dataset.fingerprint([splits["train"], splits["valid"]]),
     tokenizer.get_vocab_size(),
   )
-  checkpoint.claim_workdir(workdir, config)
-  if not known and jax.process_index() == 0:
-    wordpiece.save(tokenizer, folder)
-  return config, {
+  checkpoint.check_workdir(workdir, config)
+  examples = {
     name: batches.Examples(split, tokenizer, config)
     for name, split in splits.items()
   }
+  return config, tokenizer, examples
 
 
 def settle(config, labels, fingerprint, num_pieces):
@@ -76,6 +80,27 @@ def settle(config, labels, fingerprint, num_pieces):
   return replace(config, fields)
 
 
+def check_frozen(patterns, params):
+  """Raises a UserError if `optim.frozen` leaves nothing, or says nothing.
+
+  Args:
+    patterns: of `optim.frozen`.
+    params: of the whole model; only their names are looked at.
+
+  Returns:
+    The modules of which parameters are frozen.
+  """
+  for pattern in patterns:
+    # The default is for the models that have a ResNet.
+    frozen = stepping.split_frozen(params, (pattern,))[1]
+    if not frozen and pattern not in OptimConfig().frozen:
+      raise UserError(f"optim.frozen: no parameter's name matches {pattern!r}")
+  trainable, frozen = stepping.split_frozen(params, patterns)
+  if not trainable:
+    raise UserError("optim.frozen: nothing is left to train")
+  return frozen.keys()
+
+
 def train(config, workdir, stop_at=None):
   """Trains to the end (or to `stop_at` updates), resuming where it stopped.
 
@@ -86,12 +111,14 @@ def train(config, workdir, stop_at=None):
 
   Returns:
     The resolved config, for the evaluation of the run; None if it stopped
-    before the end. A signal to stop ends the process: EXIT_STOPPED.
+    before the end.
+
+  Raises:
+    UserError: bad input; a new workdir is then left without a config.
+    Stopped: a signal asked to stop; everything is saved.
   """
   workdir = epath.Path(workdir)
   with contextlib.ExitStack() as stack:
-    if jax.process_index() == 0:
-      stack.enter_context(checkpoint.lock(workdir))
     stop = stopping.StopSignal(config.train.log_every)
     stack.enter_context(stop.listening())
 
@@ -99,7 +126,7 @@ def train(config, workdir, stop_at=None):
     mesh = sharding.make_mesh(config.mesh)
     batch_size = config.train.batch_size
     sharding.check_batch_size(batch_size // config.train.accumulate, mesh)
-    config, examples = prepare(config, workdir)
+    config, tokenizer, examples = prepare(config, workdir)
     plan = examples["train"].plan(seed=config.seed)
     total_steps = config.train.epochs * plan.steps_per_epoch
     if config.optim.warmup_steps > total_steps:
@@ -107,6 +134,8 @@ def train(config, workdir, stop_at=None):
         f"config: optim.warmup_steps {config.optim.warmup_steps} is above the"
         f" {total_steps} steps of the run"
       )
+    if total_steps >= 2**31:  # the state counts them in 32 bits
+      raise UserError(f"config: train.epochs: {total_steps} steps are too many")
     last_step = min(stop_at or total_steps, total_steps)
 
     # State: abstract -> shardings -> initialised or restored.
@@ -114,6 +143,7 @@ def train(config, workdir, stop_at=None):
     init = stepping.make_init(config, tx)
     rng = jax.random.key_data(jax.random.key(config.seed))
     abstract = jax.eval_shape(init, rng)
+    frozen = check_frozen(config.optim.frozen, abstract.params)
     state_sharding = sharding.shardings(abstract, mesh)
     abstract = jax.tree.map(
       lambda x, s: x.update(sharding=s), abstract, state_sharding
@@ -122,6 +152,7 @@ def train(config, workdir, stop_at=None):
     first_step, scored = checkpoint.latest_step(workdir), False
     if first_step is not None:
       state = checkpoint.restore(workdir, first_step, abstract)
+      known = state.params
       scored = checkpoint.score(workdir, first_step) is not None
     else:
       first_step = 0
@@ -130,6 +161,12 @@ def train(config, workdir, stop_at=None):
       else:
         known = pretrained.load(config, abstract.params)
       state = stepping.init_around(init, known, state_sharding, rng)
+    # Whatever was refused before has left nothing behind.
+    if jax.process_index() == 0:
+      files.write(workdir / "config.json", to_json(config))
+      if not (workdir / "tokenizer" / "tokenizer.json").exists():
+        wordpiece.save(tokenizer, workdir / "tokenizer")
+    sharding.from_all_processes(None)  # the others read both
 
     # The loop: the state after `step` updates is evaluated and saved, then
     # batch `step` makes one more. A run resumes at the top of it.
@@ -141,6 +178,11 @@ def train(config, workdir, stop_at=None):
     log = Log(workdir, config, examples, plan, steps, scored)
     stack.callback(log.close)
     log.start(examples, abstract.params)
+    if drawn := sorted(frozen - known):
+      log.say(
+        f"{', '.join(drawn)}: frozen at random numbers, as optim.frozen matches"
+        " what neither model.*.weights nor init_from loads"
+      )
     own = sharding.own_rows(batch_size, mesh)
     loader = batches.load(
       examples["train"], plan, (first_step, last_step), rows=own
@@ -152,7 +194,7 @@ def train(config, workdir, stop_at=None):
       new, f1 = step > first_step, None
       due = step > 0 and (step % eval_every == 0 or step == total_steps)
       if due and (new or not scored):
-        with log.pause(), contextlib.suppress(stopping.Stopped):
+        with log.pause(), contextlib.suppress(Stopped):
           scores = {
             split: evaluator.score(
               state.params, examples[split], before_batch=stop.check
@@ -184,5 +226,5 @@ def train(config, workdir, stop_at=None):
     saver.seal()
   if stopped:
     print(f"stopped at step {step}; the same command goes on")
-    sys.exit(stopping.EXIT_STOPPED)
+    raise Stopped
   return config if step == total_steps else None

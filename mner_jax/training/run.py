@@ -5,15 +5,42 @@
 is train.py with a config in JSON, as the tables start it, and retrieval.
 """
 
+import contextlib
+import fcntl
 import json
 
 import jax
 from etils import epath
 
 from mner_jax import cli
-from mner_jax.config import from_dict
+from mner_jax.config import UserError, from_dict
+from mner_jax.data import files
 from mner_jax.evaluation import evaluate, record, retrieval
 from mner_jax.training import compiling, loop, stopping
+
+
+@contextlib.contextmanager
+def lock(workdir):
+  """Keeps other runs out of `workdir` for as long as this process lives.
+
+  The system releases the lock however the process ends. Process 0 holds it for
+  all. Bucket stores such as gs:// have none: there it is up to the user to
+  start one run only.
+  """
+  if files.in_bucket(workdir) or jax.process_index():
+    yield
+    return
+  path = workdir / "lock"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with open(path, "w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UserError(
+        f"{workdir}: another process trains in it; wait for its end or choose"
+        " another --workdir"
+      ) from None
+    yield
 
 
 def run(config, workdir, stop_at=None, retrieve=False):
@@ -25,11 +52,11 @@ def run(config, workdir, stop_at=None, retrieve=False):
   which comes last and means finished.
   """
   workdir = epath.Path(workdir)
-  with record.accounting(workdir):
+  with record.accounting(workdir), lock(workdir):
     trained = loop.train(config, workdir, stop_at)
     if trained is None:
       return
-    with stopping.exit_when_asked():
+    with stopping.at_once():
       evaluated = evaluate.evaluate(trained, workdir, "test")
       record.write_predictions(evaluated, workdir)
       if retrieve and retrieval.aligns(trained):

@@ -2,18 +2,11 @@
 
 import contextlib
 import signal
-import sys
 
 import jax
 
+from mner_jax.cli import Stopped
 from mner_jax.sharding import from_all_processes
-
-# "Temporary failure, try again": stopped by a signal, everything is saved.
-EXIT_STOPPED = 75
-
-
-class Stopped(Exception):
-  """Work was left unfinished because the run is to stop."""
 
 
 @contextlib.contextmanager
@@ -28,9 +21,13 @@ def _handled_by(handler):
       signal.signal(number, handler)
 
 
-def exit_when_asked():
-  """Around what a repeated command repeats: a signal ends it at once."""
-  return _handled_by(lambda *_: sys.exit(EXIT_STOPPED))
+def at_once():
+  """Around what a repeated command repeats: a signal raises `Stopped`."""
+
+  def stop(number, frame):
+    raise Stopped
+
+  return _handled_by(stop)
 
 
 class StopSignal:

@@ -42,16 +42,6 @@ def test_train_writes_a_row_for_each_size(benchmark, capsys):
   assert header.split() == list(rows[0]) and len(lines) == 2
 
 
-@pytest.mark.parametrize(
-  "argument", ["--batch_sizes=8,0", "--repeats=0", "--compile_for=v1:2x2"]
-)
-def test_bad_arguments_are_one_line(benchmark, capsys, argument):
-  with pytest.raises(SystemExit, match="2"):
-    benchmark(argument)
-  (line,) = capsys.readouterr().err.splitlines()
-  assert argument.partition("=")[0] in line
-
-
 def test_rows_of_the_crf_and_of_the_input_pipeline():
   rows = crf.run([(4, 8, 5)], repeats=1)
   assert [row["what"] for row in rows] == ["loss and gradient", "viterbi"]

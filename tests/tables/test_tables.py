@@ -12,14 +12,14 @@ import time
 import pytest
 
 from mner_jax import config as config_lib
+from mner_jax.cli import EXIT_STOPPED
 from mner_jax.config import UserError
 from mner_jax.data import formats
 from mner_jax.tables import __main__ as tables
 from mner_jax.tables import output, prepare, rows, runs
 from mner_jax.training import run as running
-from mner_jax.training.stopping import EXIT_STOPPED
 from tests.conftest import TINY
-from tests.training.test_loop import write_corpus
+from tests.training.test_loop import command, write_corpus
 
 REFERENCE, OTHER = "BERT-CRF", "BERT + softmax"
 
@@ -54,12 +54,9 @@ def parse(argv):
 
 
 def run(argv):
-  """Exit code of the command's main."""
-  try:
-    tables.main(parse(argv))
-  except SystemExit as error:
-    return error.code
-  return 0
+  """Returns (exit code, stdout, stderr) of the command."""
+  done = command("mner_jax/tables/__main__.py", *argv)
+  return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +91,9 @@ def test_every_row_is_a_valid_experiment():
           assert changed != config or not fields, row
 
 
-def test_every_number_leads_to_a_run(folder, planned, capsys):
-  assert run(arguments(folder)) == 0
-  out, err = capsys.readouterr()
+def test_every_number_leads_to_a_run(folder, planned):
+  code, out, err = run(arguments(folder))
+  assert code == 0, err
   assert "2 runs, 2 of them finished before" in err
   place = folder / "tables" / "text-mini"
   found = json.loads((place / "table.json").read_text())
@@ -171,7 +168,7 @@ def test_a_hash_is_of_the_settings_and_the_sentences(planned, tmp_path):
   assert hash_of(elsewhere) != want
 
 
-def test_a_failed_run_costs_its_row_only(folder, planned, capsys):
+def test_a_failed_run_costs_its_row_only(folder, planned):
   """And finished runs are left as they are."""
   broken, kept = planned
   metrics, config = (
@@ -181,8 +178,8 @@ def test_a_failed_run_costs_its_row_only(folder, planned, capsys):
   written = (kept.folder / "test_metrics.json").stat().mtime
   metrics.unlink()
   config.write_text("{")
-  assert run(arguments(folder)) == 1
-  out, err = capsys.readouterr()
+  code, out, err = run(arguments(folder))
+  assert code == 1, err
   assert "2 runs, 1 of them finished before" in err
   assert "FAILED (exit 2: " in err and "config.json" in err
   assert f"MISSING: {OTHER}, seed 19" in out and f"| {REFERENCE} |" in out
@@ -203,27 +200,27 @@ def run_until(log, text, argv):
   return run(argv)
 
 
-def test_a_signal_ends_the_run_and_the_table(folder, planned, capsys):
+def test_a_signal_ends_the_run_and_the_table(folder, planned):
   """The child is gone and nothing is started after it; exit code 75."""
   argv = [*arguments(folder), "--seeds=3"]
   _, more = tables.plan(parse(argv))
   first, second, *_ = (one for one in more if not one.finished)
-  assert run_until(first.folder / "log.txt", "", argv) == EXIT_STOPPED
-  out, err = capsys.readouterr()
-  assert out == "" and err.endswith("stopped; the same command goes on\n")
+  code, out, err = run_until(first.folder / "log.txt", "", argv)
+  assert code == EXIT_STOPPED and out == ""
+  assert err.endswith("stopped; the same command goes on\n")
   assert not second.folder.exists()
 
 
 @pytest.mark.slow
-def test_a_table_survives_a_signal(folder, capsys):
+def test_a_table_survives_a_signal(folder):
   """Its run saves; the same command resumes it and finishes the table."""
   argv = arguments(folder, "whole")
   _, started = tables.plan(parse(argv))
   log = started[0].folder / "log.txt"
-  assert run_until(log, "sentences;", argv) == EXIT_STOPPED
+  assert run_until(log, "sentences;", argv)[0] == EXIT_STOPPED
   assert "stopped at step" in log.read_text()
-  assert run(argv) == 0
-  out, err = capsys.readouterr()
+  code, out, err = run(argv)
+  assert code == 0, err
   assert "2 runs, 0 of them finished before" in err
   assert out.startswith("**MMNERD-EN, text only**")
   assert all(one.finished for one in started)
@@ -244,18 +241,3 @@ def test_a_subset_without_train_file_parts_valid(tmp_path):
     assert [s.words[0] for s in part] == words
   with pytest.raises(UserError, match="no valid file of 'de'"):
     prepare.subset(source, tmp_path / "target", ("en", "de"), sizes)
-
-
-@pytest.mark.parametrize(
-  ("argv", "expected"),
-  [
-    (["ablation", "--rows=BERT"], "no row 'BERT'"),
-    (["ablation", "--seeds=0"], "at least 1"),
-    (["languages"], "wikineural is not a folder"),
-    (["ablation", "--override=model.depth=2"], "model.depth"),
-    (["ablation", "--override=train.epochs"], "train.epochs"),
-  ],
-)
-def test_bad_input(argv, expected, tmp_path):
-  with pytest.raises(UserError, match=expected):
-    tables.main(parse([*argv, f"--workdir={tmp_path}"]))

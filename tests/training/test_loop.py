@@ -108,7 +108,9 @@ def command(program, *arguments):
     contextlib.redirect_stderr(err),
   ):
     first = jax.devices()[:1]
-    patch.setattr(sharding, "make_mesh", lambda mesh: make_mesh(mesh, first))
+    patch.setattr(
+      sharding, "make_mesh", lambda mesh, _=0: make_mesh(mesh, first)
+    )
     patch.setattr(sys, "argv", [program, *map(str, arguments)])
     try:
       runpy.run_path(str(ROOT / program), run_name="__main__")
@@ -160,6 +162,8 @@ def test_a_run_leaves_what_it_promises(run):
   rows = scores["per_language"].values()
   assert sum(row["support"] for row in rows) == entities
   assert f"{100 * scores['f1']:.2f}" in result.stdout
+  assert "resnet: frozen at random numbers" in result.stderr
+  assert "WARNING" not in result.stderr  # of TFDS or Orbax
   # It has learnt something: the two names are easy.
   assert scores["per_type"]["PER"]["f1"] > 0.8
   text = (workdir / "metrics.jsonl").read_text()
@@ -239,73 +243,7 @@ def test_eval_of_other_data_writes_no_file_of_the_run(run, field, tmp_path):
   result = command(*arguments, f"--output={output}")
   assert result.returncode == 0, result.stderr
   assert list(json.loads(output.read_text())["per_language"]) == ["de"]
-  result = command(*arguments, "--report")
-  assert result.returncode == 2 and "the run's own" in result.stderr
   assert files(workdir) == before
-
-
-BAD = {
-  "missing data folder": (["--config.data.path=/nowhere"], "/nowhere"),
-  "missing image folder": (["--config.data.images=pictures"], "pictures"),
-  "unknown tag": (["--config.data.labels=('PER',)"], "en/train.txt:5"),
-  "unknown field": (
-    ["--config.model.text.layers=3"],
-    "no setting 'model.text.layers'; did you mean 'model.text.num_layers'?",
-  ),
-  "wrong type": (["--config.train.epochs=many"], "many"),
-  "unknown flag": (["--wrkdir=x"], "wrkdir"),
-  "stray argument": (["resume"], "resume"),
-  "missing config": (["--config=nothing.py"], "nothing.py"),
-  "old config": (["--config={old}"], "cannot import name 'defaults'"),
-  "broken config": (["--config={broken}"], "SyntaxError"),
-  "not a config": (["--config={number}"], "int: get_config() must return"),
-  "not finite": (["--config.optim.weight_decay=nan"], "weight_decay"),
-  "learning rate": (["--config.optim.learning_rate=0"], "learning_rate"),
-  "dropout": (
-    ["--config.model.text.dropout=1.5"],
-    "must be in [0, 1], not 1.5",
-  ),
-  "seed": (["--config.seed=-3"], "seed must be"),
-  "no files": (["--config.data.path={empty}"], "no train split for 'en'"),
-  "bad value": (["--config.loss.contrastive=simclr"], "simclr"),
-  "language without data": (["--config.data.languages=('en','fr')"], "fr"),
-  "mesh": (["--config.mesh.tensor=3"], "mesh"),
-  "no regions": (["--config.model.fusion=umt"], "model.vit.enabled=False"),
-  "no heads": (["--config.model.text.num_heads=0"], "text.num_heads"),
-  "no regex": (["--config.optim.frozen=('*text',)"], "optim.frozen"),
-  "warm-up": (["--config.optim.warmup_steps=999"], "warmup_steps"),
-  "no weights": (["--config.model.text.weights=/no/where"], "/no/where"),
-  "label map": (["--config.data.label_map=('OTHER=MISC',)"], "'OTHER'"),
-  "scheme": (["--config.data.scheme=iob"], "data.scheme"),
-  "orphans": (["--config.data.orphans=error"], "en/train.txt:22: I-LOC"),
-  "pictures": (["--config.data.strict=True"], "1 images are missing or bro"),
-  "temperature": (["--config.data.language_temperature=0"], "temperature"),
-  "sharp": (["--config.loss.temperature=0"], "temperature must be above 0"),
-  "no manual folder": (["--config.data.path=mmnerd"], "manual/mmnerd"),
-  "columns": (["--config.data.path={columns}"], "train.txt:2"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_exit_code_2(corpus, case, tmp_path):
-  (tmp_path / "broken.py").write_text("def get_config(:\n")
-  (tmp_path / "number.py").write_text("def get_config(): return 3\n")
-  (tmp_path / "old.py").write_text("from mner_jax.config import defaults\n")
-  columns = tmp_path / "columns"
-  write_corpus(columns)
-  (columns / "en" / "train.txt").write_text("Anna\tB-PER\nsings\tO\tO\n")
-  arguments, expected = BAD[case]
-  (tmp_path / "empty" / "images").mkdir(parents=True)
-  places = {"columns": columns, "empty": tmp_path / "empty"}
-  places |= {
-    name: tmp_path / f"{name}.py" for name in ("broken", "number", "old")
-  }
-  arguments = [a.format(**places) for a in arguments]
-  arguments = [f"--config={corpus}", f"--workdir={tmp_path}/run", *arguments]
-  result = command("train.py", *arguments)
-  assert result.returncode == 2, result.stderr
-  said = [x for x in result.stderr.splitlines() if "building" not in x]
-  assert len(said) == 1 and expected in said[0], said
 
 
 def first_line(workdir):
@@ -320,27 +258,12 @@ def test_init_from_starts_where_another_run_was_best(corpus, run):
     f"--config={corpus}", f"--workdir={other}",
     f"--config.init_from={workdir}", "--stop_at=1",
   )  # fmt: skip
-  result = command("train.py", *arguments, "--config.model.fusion_heads=2")
-  assert result.returncode == 2
-  assert "model.fusion_heads: 4 -> 2" in result.stderr
-  shutil.rmtree(other)
   result = command("train.py", *arguments)
   assert result.returncode == 0, result.stderr
+  assert "frozen at random numbers" not in result.stderr
   first = first_line(other)
   scratch = first_line(workdir)
   assert first["crf"] < scratch["crf"] / 4
-
-
-def test_another_config_in_a_workdir_is_refused(corpus, run):
-  workdir, _ = run
-  before = files(workdir)
-  result = command(
-    "train.py", f"--config={corpus}", f"--workdir={workdir}",
-    "--config.optim.learning_rate=1e-5",
-  )  # fmt: skip
-  assert result.returncode == 2
-  assert "optim.learning_rate: 0.005 -> 1e-05" in result.stderr
-  assert files(workdir) == before
 
 
 def test_other_sentences_in_a_workdir_are_refused(corpus, run, tmp_path):
@@ -377,25 +300,13 @@ def test_a_type_that_only_the_evaluated_file_has_is_missed(run, tmp_path):
   assert scores["per_type"]["MISC"]["support"] == 8
 
 
-def test_eval_of_a_cut_log_or_another_model(run, tmp_path):
+def test_eval_of_a_cut_log(run, tmp_path):
   workdir = tmp_path / "run"
   shutil.copytree(run[0], workdir)
   log = workdir / "metrics.jsonl"
   log.write_bytes(log.read_bytes()[:-9])  # as a kill leaves it
   result = command("eval.py", f"--workdir={workdir}")
   assert result.returncode == 0, result.stderr
-  result = command(
-    "eval.py", f"--workdir={workdir}", "--config.model.fusion_heads=2"
-  )
-  assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
-  assert "model.fusion_heads: 4 -> 2" in result.stderr
-
-
-def test_eval_of_no_run_is_one_line(tmp_path):
-  result = command("eval.py", f"--workdir={tmp_path}")
-  assert result.returncode == 2
-  assert len(result.stderr.splitlines()) == 1
-  assert "config.json" in result.stderr
 
 
 def test_config_survives_json(tiny):

@@ -1,0 +1,341 @@
+"""Bad input of every command: one line, exit code 2, and nothing is left."""
+
+import contextlib
+import functools
+import logging
+import os
+import pathlib
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+
+import jax
+import numpy as np
+import pytest
+
+from mner_jax import cli
+from tests.conftest import TEXT_ONLY
+from tests.training.test_loop import (
+  ROOT,
+  command,
+  environment,
+  experiment,
+  write_config,
+  write_corpus,
+)
+
+UNBUFFERED = "PYTHONUNBUFFERED"
+# The settings of the run that the tests share: see conftest.
+TRAINED = TEXT_ONLY | {"train.batch_size": 8, "train.epochs": 12}
+PROGRAMS = {
+  "train": "train.py --config={in}/text.py --workdir={new}",
+  "train_images": "train.py --config={in}/images.py --workdir={new}",
+  "resume": "train.py --config={in}/text.py --workdir={run}",
+  "eval": "eval.py --workdir={run} --config.data.path={in}/data"
+  " --config.data.cache_dir={in}/cache",
+  "predict": "mner_jax/predict.py --workdir={run} --output={in}/out.jsonl",
+  "verify": "mner_jax/checkpoint.py verify",
+  "tables": "mner_jax/tables/__main__.py",
+  "bench": "mner_jax/benchmark/__main__.py",
+  "describe": "mner_jax/data/describe.py",
+}
+# A command: what its line says.
+BAD = {
+  # Flags and settings.
+  "train --wrkdir=x": "wrkdir",
+  "train resume": "resume",
+  "train --config=nothing.py": "nothing.py",
+  "train --config={in}/broken.py": "broken.py:1: SyntaxError",
+  "train --config={in}/old.py": "cannot import name 'defaults'",
+  "train --config={in}/number.py": "get_config() must return",
+  "train --stop_at=0": "--stop_at",
+  "train --config.model.text.layers=3": (
+    "no setting 'model.text.layers'; did you mean 'model.text.num_layers'?"
+  ),
+  "train --config.train.epochs=many": "many",
+  "train --config.optim.weight_decay=nan": "weight_decay",
+  "train --config.optim.learning_rate=0": "learning_rate",
+  "train --config.model.text.dropout=1.5": "must be in [0, 1], not 1.5",
+  "train --config.seed=-3": "seed must be",
+  "train --config.loss.contrastive=simclr": "simclr",
+  "train --config.loss.temperature=0": "temperature must be above 0",
+  "train --config.data.language_temperature=0": "temperature",
+  "train --config.data.scheme=iob": "data.scheme",
+  "train --config.model.text.num_heads=0": "text.num_heads",
+  "train --config.model.resnet.stages=(1,0)": "stages must be above 0, not 0",
+  "train --config.mesh.data=0": "mesh.data must be above 0, or -1",
+  "train --config.mesh.tensor=3": "mesh",
+  "train --config.model.fusion=umt": "model.vit.enabled=False",
+  "train --config.optim.frozen=('*text',)": "optim.frozen",
+  "train --config.optim.frozen=('.*',)": "nothing is left to train",
+  "train --config.optim.frozen=('^txt/',)": "no parameter's name matches '^txt",
+  "train --config.optim.warmup_steps=999": "warmup_steps 999 is above",
+  "train --config.train.epochs=99999999999": "steps are too many",
+  "train --config.data.labels=('PER','PER')": "names one twice: PER, PER",
+  # Data and weights.
+  "train --config.data.path=/nowhere": "/nowhere",
+  "train --config.data.path=mmnerd": "manual/mmnerd",
+  "train --config.data.path={in}/empty": "no train split for 'en'",
+  "train --config.data.path={in}/columns": "train.txt:2",
+  "train --config.data.path={in}/untagged": "no entity is left in train",
+  "train --config.data.path=/etc/passwd": "/etc/passwd is not a folder",
+  "train --config.data.languages=('en','fr')": "fr",
+  "train --config.data.labels=('PER',)": "en/train.txt:5",
+  "train --config.data.label_map=('OTHER=MISC',)": "'OTHER'",
+  "train --config.data.label_map=('PER=O','LOC=O')": "no entity is left",
+  "train --config.data.orphans=error": "en/train.txt:22: I-LOC",
+  "train --config.model.text.weights=/no/where": "/no/where",
+  "train_images --config.data.images=pictures": "pictures",
+  "train_images --config.data.strict=True": "1 images are missing or broken",
+  # Workdirs.
+  "train --workdir=": "--workdir is empty",
+  "train --workdir=/etc/passwd": "/etc/passwd",
+  "train --workdir=/proc/nowhere/run": "/proc/nowhere",
+  "train --workdir={in}/no_config": "config.json: not found",
+  "train_images --config.init_from={run}": "holds another model: model.vit",
+  "train --config.init_from={run} --config.model.fusion_heads=2": (
+    "model.fusion_heads: 4 -> 2"
+  ),
+  "train --config.init_from={in}": "tokenizer.json: No such file",
+  "resume --config.optim.learning_rate=1e-5": (
+    "optim.learning_rate: 0.005 -> 1e-05"
+  ),
+  "eval --workdir=": "--workdir is empty",
+  "eval --workdir=/etc/passwd": "/etc/passwd/config.json: Not a directory",
+  "eval --workdir={in}": "is {in} the --workdir of a train.py run?",
+  "eval --config.model.fusion_heads=2": "model.fusion_heads: 4 -> 2",
+  "eval --config.data.languages=('de',) --report": "the run's own",
+  "eval --output=/nowhere/x.json": "/nowhere/x.json is not a file one can",
+  "eval --config.train.batch_size=4000000000": "out of memory",
+  "predict --text=a --workdir=": "--workdir is empty",
+  "verify ": "--workdir is empty",
+  "verify {in}/no_config": "config.json: not found",
+  "tables text --workdir=": "--workdir is empty",
+  # Tagging.
+  "predict": "--text --input",
+  "predict --text=a --input=b": "--input",
+  "predict --text=\n": "no word",
+  "predict --text=a --image=no.png": "no.png: No such file",
+  "predict --text=a --image={in}/bad.jsonl": "not a picture",
+  "predict --input=a.jsonl --image=b": "--images",
+  "predict --input=/no/where.jsonl": "No such file",
+  "predict --input=a.csv": "suffix",
+  "predict --input={in}/bad.jsonl --images=/no": "/no: No such file",
+  "predict --input={in}/bad.jsonl": ":2: not JSON",
+  "predict --input={in}/other.jsonl": "neither 'text'",
+  "predict --text=a --output=/no/where": "/no/where is not a file one can",
+  # Never a device such as /dev/null itself: a failure would replace it.
+  "predict --text=a --output={in}/pipe": "pipe is not a file one can",
+  "predict --input={in}/bad.jsonl --output={in}/bad.jsonl": "is the --input",
+  "predict --input={in}/bad.jsonl --output={in}/link.jsonl": "is the --input",
+  "predict --input={in}/x.jsonl.tmp --input_format=jsonl --output={in}/x.jsonl": (
+    "is the --input"
+  ),
+  # Tables and the benchmark.
+  "tables ablation --workdir={new} --rows=BERT": "no row 'BERT'",
+  "tables ablation --workdir={new} --seeds=0": "--seeds",
+  "tables languages --workdir={new}": "wikineural is not a folder",
+  "tables ablation --workdir={new} --override=model.depth=2": "model.depth",
+  "tables ablation --workdir={new} --override=train.epochs": "train.epochs",
+  "tables text --data={in}/data --workdir={new} --override=data.languages=('en',)"
+  " --override=model.text.weights=/nonexistent": "/nonexistent is not a folder",
+  "bench --batch_sizes=8,0": "--batch_sizes",
+  "bench --repeats=0": "--repeats",
+  "bench --compile_for=v1:2x2": "--compile_for",
+  "bench --lengths=0": "--lengths",
+  "bench --lengths=2": "--lengths: must be 3 to 512",
+  "bench --lengths=32,513": "--lengths: must be 3 to 512",
+  "bench --output=/nowhere/x.json": "/nowhere/x.json is not a file one can",
+  "bench --output={in}": "is not a file one can",
+}
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+  return trained("text")[0]
+
+
+@pytest.fixture(scope="module")
+def given(run, tmp_path_factory):
+  """A folder of what the commands are given."""
+  folder = tmp_path_factory.mktemp("given")
+  for name in ("data", "columns", "untagged"):
+    write_corpus(folder / name)
+  for path in folder.glob("untagged/*/train.txt"):
+    words = (line.split("\t")[0] for line in path.read_text().splitlines())
+    path.write_text("".join(f"{w}\tO\n" if w else "\n" for w in words))
+  wrong = folder / "columns" / "en" / "train.txt"
+  wrong.write_text("Anna\tB-PER\nsings\tO\tO\n")
+  (folder / "empty").mkdir()
+  write_config(folder / "text.py", experiment(folder, TRAINED))
+  write_config(folder / "images.py", experiment(folder))
+  shutil.copytree(run, folder / "no_config")
+  (folder / "no_config" / "config.json").unlink()
+  texts = {
+    "broken.py": "def get_config(:\n",
+    "number.py": "def get_config(): return 3\n",
+    "old.py": "from mner_jax.config import defaults\n",
+    "bad.jsonl": '{"text": "Anna sings"}\n{',
+    "other.jsonl": '{"words": "a"}',
+    "x.jsonl.tmp": '{"text": "Anna sings"}\n',
+    "out.jsonl": "of an earlier call",
+  }
+  for name, text in texts.items():
+    (folder / name).write_text(text)
+  (folder / "link.jsonl").symlink_to(folder / "bad.jsonl")
+  os.mkfifo(folder / "pipe")
+  return folder
+
+
+def contents(folder):
+  """What is in a folder and when it was written, but for the built data."""
+  found = {p: p.lstat() for p in folder.rglob("*") if p.name != "lock"}
+  return {
+    path: (status.st_size, status.st_mtime_ns)
+    for path, status in found.items()
+    if "cache" not in path.parts and stat.S_ISREG(status.st_mode)
+  }
+
+
+def words(line, **places):
+  """The words of a command."""
+  program, space, arguments = line.partition(" ")
+  return (PROGRAMS[program] + space + arguments).format(**places).split(" ")
+
+
+def refused(line, **places):
+  """What a command says as it ends with one line and exit code 2."""
+  result = command(*words(line, **places))
+  assert result.returncode == 2, (result.stderr, result.stdout)
+  said = [x for x in result.stderr.splitlines() if "building" not in x]
+  assert len(said) == 1, said
+  return said[0]
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_input(given, run, tmp_path, monkeypatch, line):
+  monkeypatch.chdir(tmp_path)
+  for name in ("XLA_PYTHON_CLIENT_PREALLOCATE", "TPU_SKIP_MDS_QUERY"):
+    monkeypatch.setenv(name, "1")  # the benchmark sets them
+  places = {"in": given, "run": run, "new": tmp_path / "new"}
+  before = contents(given), contents(run)
+  assert BAD[line].format(**places) in refused(line, **places)
+  assert (contents(given), contents(run)) == before
+  # The corrected command must not find a workdir of another config.
+  left = {path.name for path in contents(tmp_path)}
+  assert not left & {"config.json", "tokenizer.json", "run.json"}, left
+
+
+@contextlib.contextmanager
+def unprivileged():
+  """Takes from root, as which CI runs, what no permission keeps it from."""
+  user = os.geteuid()
+  if not user:
+    os.seteuid(65534)
+  try:
+    yield
+  finally:
+    os.seteuid(user)
+
+
+# {what may not be read: commands that need it}.
+CLOSED = {
+  "data/en/train.txt": ("train", "describe {in}/data"),
+  "data/images": ("train_images", "describe {in}/data"),
+  "data": ("train", "describe {in}/data"),
+  "run/config.json": ("resume", "eval", "verify {run}"),
+  "run/tokenizer": ("resume", "eval", "predict --text=a"),
+  "run/checkpoints": ("resume", "eval", "verify {run}"),
+  "run": ("resume", "eval", "predict --text=a", "verify {run}"),
+}
+
+
+def test_what_may_not_be_read_is_one_line(run):
+  """In a folder of its own: that of pytest is closed to others."""
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    write_corpus(folder / "data")
+    shutil.copytree(run, folder / "run")
+    write_config(folder / "text.py", experiment(folder, TRAINED))
+    write_config(folder / "images.py", experiment(folder))
+    for path in (folder, *folder.rglob("*")):
+      path.chmod(0o777)
+    places = {"in": folder, "run": folder / "run", "new": folder / "new"}
+    for closed, lines in CLOSED.items():
+      (folder / closed).chmod(0)
+      for line in lines:
+        with unprivileged():
+          said = refused(line, **places)
+        assert f"{folder}" in said and "damaged" not in said, (closed, line)
+      (folder / closed).chmod(0o777)
+    folder.chmod(0o555)
+    with unprivileged():
+      said = refused("train --workdir={in}/other", **places)
+      assert "Permission denied" in said
+
+
+@pytest.mark.parametrize(
+  "line",
+  [
+    "describe {in}/data",
+    pytest.param("eval", marks=pytest.mark.slow),
+    pytest.param("predict --text=a --output=-", marks=pytest.mark.slow),
+  ],
+)
+def test_a_full_standard_output_is_one_line(given, run, line):
+  variables = {k: v for k, v in environment().items() if k != UNBUFFERED}
+  with open("/dev/full", "w") as full:
+    result = subprocess.run(
+      [sys.executable, *words(line, **{"in": given, "run": run})],
+      stdout=full,
+      stderr=subprocess.PIPE,
+      text=True,
+      cwd=ROOT,
+      env=variables | {"PYTHONPATH": str(ROOT)},
+    )
+  assert result.returncode == 2, result.stderr
+  (said,) = result.stderr.splitlines()
+  assert said.endswith("error: standard output: No space left on device")
+
+
+def launched(monkeypatch, main):
+  """The exit code of a command that is this function."""
+  monkeypatch.setattr(sys, "argv", ["command"])
+  with pytest.raises(SystemExit) as left:
+    cli.launch(lambda args: main(), lambda parser: None, "")
+  return left.value.code
+
+
+def test_out_of_memory_is_one_line(monkeypatch, capsys):
+  def stop():
+    raise cli.Stopped
+
+  def bug():
+    raise RuntimeError("of ours")
+
+  for library in (jax.numpy, np):
+    main = functools.partial(library.zeros, 1 << 50)
+    assert launched(monkeypatch, main) == 2
+    assert "out of memory: set model.text.remat" in capsys.readouterr().err
+  assert launched(monkeypatch, stop) == cli.EXIT_STOPPED == 75
+  with pytest.raises(RuntimeError, match="of ours"):
+    launched(monkeypatch, bug)
+
+
+def test_a_librarys_warnings_are_seen_once(monkeypatch, caplog):
+  """Not what it logs before it raises, nor what TFDS says of every build."""
+  absl = logging.getLogger("absl")
+  monkeypatch.setattr(cli, "_warned", cli._warned.copy())
+  monkeypatch.setattr(absl, "propagate", True)
+
+  def warn():
+    for _ in range(2):
+      absl.warning("%s is slow", "gs://a")
+      absl.warning("Variant folder %s has no %s", "a", "b")
+      absl.error("cannot read")
+    raise cli.Stopped
+
+  launched(monkeypatch, warn)
+  assert caplog.messages == ["gs://a is slow"]
