@@ -28,8 +28,7 @@ def arguments(parser):
     " (default: mner_jax/configs/synthetic.py)",
   )
   add("--workdir", help="folder of the run (default: runs/<config's name>)")
-  then = "save and leave after STEP"
-  add("--stop_at", type=cli.count, metavar="STEP", help=then)
+  add("--stop_at", type=cli.count, metavar="STEP", help="save and leave then")
   add(
     "--distributed",
     action="store_true",

@@ -119,9 +119,8 @@ def launch(main, arguments, doc, *, overrides=False):
       raise
     _exit(
       parser,
-      "out of memory: set model.text.remat and model.vit.remat, which the same"
-      " run may change, or train another with a lower train.batch_size or a"
-      " higher train.accumulate",
+      "out of memory: set model.text.remat, model.vit.remat or, in another"
+      " --workdir, a lower train.batch_size or a higher train.accumulate",
     )
   except KeyboardInterrupt:
     # The shell must see the signal, to end a script's loop too.
@@ -181,10 +180,7 @@ def load(path):
       f"--config: {path}:{line}: {type(error).__name__}: {error}"
     ) from None
   if not isinstance(config, Config):
-    raise UserError(
-      f"--config: {path}: get_config() must return a mner_jax.config.Config,"
-      f" not {config!r}"
-    )
+    raise UserError(f"--config: {path}: get_config() returns {config!r:.40}")
   return config
 
 

@@ -173,8 +173,7 @@ class TrainConfig:
   epochs: Size = 8
   eval_every: Count = 0
   checkpoint_every: Count = 0
-  # Also score test at every evaluation: "best test epoch", the authors' way.
-  score_test: bool = False
+  score_test: bool = False  # at every evaluation, for the "best test epoch"
   log_every: Size = 10
   skip_nonfinite: Count = 0  # batches whose loss or gradient is not finite
 

@@ -262,8 +262,9 @@ def arguments(parser):
   formats_help = "of --input (default: by its suffix)"
   add("--input_format", choices=("conll", "jsonl"), help=formats_help)
   add("--images", metavar="DIR", help="pictures (default: images/ beside FILE)")
-  output = "JSONL (default: -, standard output)"
-  add("--output", type=cli.output, metavar="FILE", default="-", help=output)
+  add(
+    "--output", type=cli.output, default="-", help="a JSONL file (default: -)"
+  )
 
 
 def main(args):

@@ -49,21 +49,16 @@ BAD = {
   "train --config=nothing.py": "nothing.py",
   "train --config={in}/broken.py": "broken.py:1: SyntaxError",
   "train --config={in}/old.py": "cannot import name 'defaults'",
-  "train --config={in}/number.py": "get_config() must return",
+  "train --config={in}/number.py": "get_config() returns 3",
   "train --stop_at=0": "--stop_at",
   "train --config.model.text.layers=3": (
     "no setting 'model.text.layers'; did you mean 'model.text.num_layers'?"
   ),
   "train --config.train.epochs=many": "many",
   "train --config.optim.weight_decay=nan": "weight_decay",
-  "train --config.optim.learning_rate=0": "learning_rate",
   "train --config.model.text.dropout=1.5": "must be in [0, 1], not 1.5",
-  "train --config.seed=-3": "seed must be",
   "train --config.loss.contrastive=simclr": "simclr",
   "train --config.loss.temperature=0": "temperature must be above 0",
-  "train --config.data.language_temperature=0": "temperature",
-  "train --config.data.scheme=iob": "data.scheme",
-  "train --config.model.text.num_heads=0": "text.num_heads",
   "train --config.model.resnet.stages=(1,0)": "stages must be above 0, not 0",
   "train --config.mesh.data=0": "mesh.data must be above 0, or -1",
   "train --config.mesh.tensor=3": "mesh",
@@ -71,8 +66,8 @@ BAD = {
   "train --config.optim.frozen=('*text',)": "optim.frozen",
   "train --config.optim.frozen=('.*',)": "nothing is left to train",
   "train --config.optim.frozen=('^txt/',)": "no parameter's name matches '^txt",
-  "train --config.optim.warmup_steps=999": "warmup_steps 999 is above",
-  "train --config.train.epochs=99999999999": "steps are too many",
+  "train --config.optim.warmup_steps=999": "at least optim.warmup_steps=999",
+  "train --config.train.epochs=99999999999": "and below 2^31",
   "train --config.data.labels=('PER','PER')": "names one twice: PER, PER",
   # Data and weights.
   "train --config.data.path=/nowhere": "/nowhere",
@@ -128,7 +123,6 @@ BAD = {
   "predict --text=a --output=/no/where": "/no/where is not a file one can",
   # Never a device such as /dev/null itself: a failure would replace it.
   "predict --text=a --output={in}/pipe": "pipe is not a file one can",
-  "predict --input={in}/bad.jsonl --output={in}/bad.jsonl": "is the --input",
   "predict --input={in}/bad.jsonl --output={in}/link.jsonl": "is the --input",
   "predict --input={in}/x.jsonl.tmp --input_format=jsonl --output={in}/x.jsonl": (
     "is the --input"
@@ -144,7 +138,6 @@ BAD = {
   "bench --batch_sizes=8,0": "--batch_sizes",
   "bench --repeats=0": "--repeats",
   "bench --compile_for=v1:2x2": "--compile_for",
-  "bench --lengths=0": "--lengths",
   "bench --lengths=2": "--lengths: must be 3 to 512",
   "bench --lengths=32,513": "--lengths: must be 3 to 512",
   "bench --output=/nowhere/x.json": "/nowhere/x.json is not a file one can",

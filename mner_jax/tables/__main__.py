@@ -29,8 +29,7 @@ def arguments(parser):
   """Defines the command's arguments."""
   add = parser.add_argument
   add("name", metavar="NAME", choices=TABLES, help=", ".join(TABLES))
-  seeds = "how many: 19, 20, ... (default: 3)"
-  add("--seeds", type=cli.count, default=3, help=seeds)
+  add("--seeds", type=cli.count, default=3, help="of 19, 20, ... (default: 3)")
   add("--scale", choices=("mini", "paper"), default="mini", help="its size")
   add("--data", metavar="DIR", help="the data set (default: the config's)")
   rows = "only this row, and the reference; repeatable"

@@ -34,10 +34,7 @@ def prepare(config, workdir):
   test_languages = data.eval_languages or data.languages
   splits |= builders.load(data, ("test",), test_languages)
   if config.loss.alpha and not dataset.labels([splits["train"]]):
-    raise UserError(
-      "data.path, data.label_map: no entity is left in train; without any,"
-      " only loss.alpha=0 can be trained"
-    )
+    raise UserError("data: no entity is left in train; set loss.alpha=0")
   folder = workdir / "tokenizer"
   if (folder / "tokenizer.json").exists():
     tokenizer = wordpiece.load(folder)
@@ -129,13 +126,12 @@ def train(config, workdir, stop_at=None):
     config, tokenizer, examples = prepare(config, workdir)
     plan = examples["train"].plan(seed=config.seed)
     total_steps = config.train.epochs * plan.steps_per_epoch
-    if config.optim.warmup_steps > total_steps:
+    # The state counts them in 32 bits.
+    if not config.optim.warmup_steps <= total_steps < 2**31:
       raise UserError(
-        f"config: optim.warmup_steps {config.optim.warmup_steps} is above the"
-        f" {total_steps} steps of the run"
+        f"config: train.epochs: {total_steps} steps in all must be at least"
+        f" optim.warmup_steps={config.optim.warmup_steps} and below 2^31"
       )
-    if total_steps >= 2**31:  # the state counts them in 32 bits
-      raise UserError(f"config: train.epochs: {total_steps} steps are too many")
     last_step = min(stop_at or total_steps, total_steps)
 
     # State: abstract -> shardings -> initialised or restored.
@@ -179,10 +175,7 @@ def train(config, workdir, stop_at=None):
     stack.callback(log.close)
     log.start(examples, abstract.params)
     if drawn := sorted(frozen - known):
-      log.say(
-        f"{', '.join(drawn)}: frozen at random numbers, as optim.frozen matches"
-        " what neither model.*.weights nor init_from loads"
-      )
+      log.say(f"{', '.join(drawn)}: frozen at random numbers, not loaded")
     own = sharding.own_rows(batch_size, mesh)
     loader = batches.load(
       examples["train"], plan, (first_step, last_step), rows=own
