@@ -49,7 +49,7 @@ runpy.run_path("train.py", run_name="__main__")
 """
 
 # How the lines begin that describe the data and the progress of a run.
-START = ("{'tra", "train: ", "valid: ", "test: ", "step ", "build")
+START = ("first", "{'tra", "train: ", "valid: ", "test: ", "step ", "build")
 
 
 @pytest.fixture(scope="module")
