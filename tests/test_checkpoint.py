@@ -244,11 +244,10 @@ def test_the_first_array_of_another_shape_is_named(workdir, capfd):
   assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("field", ["seed", "train.epochs"])
-def test_what_an_edited_workdir_holds_is_not_used(workdir, field):
+def test_what_an_edited_workdir_holds_is_not_used(workdir):
   """Of config.json, in a field that a resume must not change."""
-  edited = replace(Config(), {field: 7})
-  with pytest.raises(UserError, match=rf"another config \({field}"):
+  edited = replace(Config(), {"seed": 7})
+  with pytest.raises(UserError, match=r"another config \(seed"):
     checkpoint.check_workdir(workdir, edited)
   path = workdir / "config.json"
   path.write_text(json.dumps(json.loads(path.read_text())))  # the same fields
