@@ -83,7 +83,13 @@ class TextConfig:
   layer_norm_eps: float = 1e-12
   dropout: Share = 0.1
   attention_dropout: Share = 0.1
+  # The lowest layers, which are not trained; `optim.frozen` with
+  # "^text/.*embeddings" freezes what is below them too.
+  frozen_layers: Count = 0
   remat: bool = False  # keep the layers' inputs only: less memory, more work
+  # Layers in a round of the loop over them, 0 = all: a larger program, and as
+  # fast or faster. See the measurements in models/layers.py.
+  unroll: Count = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +108,7 @@ class VitConfig:
   intermediate_size: Size = 3072
   layer_norm_eps: float = 1e-5
   remat: bool = False  # as in TextConfig
+  unroll: Count = 1  # as in TextConfig
 
   @property
   def num_tokens(self):
@@ -118,6 +125,7 @@ class ResnetConfig:
   image_size: Size = 224
   stages: tuple[Size, ...] = (3, 8, 36, 3)  # bottleneck blocks per stage
   width: Size = 64
+  unroll: Count = 1  # blocks of a stage, as in TextConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +221,7 @@ class Config:
 RESUMABLE = """
   data.path data.images data.cache_dir data.workers data.strict dtype
   model.text.remat model.vit.remat train.log_every train.skip_nonfinite
+  model.text.unroll model.vit.unroll model.resnet.unroll
   mesh.data mesh.fsdp mesh.tensor
 """.split()
 

@@ -108,6 +108,13 @@ def fill_sizes(config):
       f"config: {size} must be a multiple of the weights' patch size,"
       f" {vit.patch_size}"
     )
+  text = config.model.text
+  layers = text.num_layers if text.encoder == "bert" else 0
+  if text.frozen_layers > layers:
+    raise UserError(
+      f"config: model.text.frozen_layers must be at most {layers}, the number"
+      " of BERT layers"
+    )
   return config
 
 
@@ -192,28 +199,39 @@ def load_encoder(path, params):
   names = {_translate(name.removeprefix(prefix)): name for name in arrays}
   want = traverse_util.flatten_dict(params, sep="/")
   loaded, missing, wrong, used = {}, [], [], set()
-  # The largest first, while the host holds the least.
-  for target, x in sorted(want.items(), key=lambda item: -item[1].size):
-    sources = [names.get(source) for source in _sources(target)]
+
+  def read(name, shape):
+    """Returns an array of ours, or None and notes why it cannot be had."""
+    sources = [names.get(source) for source in _sources(name)]
     used.update(sources)
     if None in sources:
-      missing.append(target)
-      continue
-    value = _convert(target, *(arrays[source]() for source in sources))
-    if target == "position_embeddings/embedding":
+      missing.append(name)
+      return None
+    value = _convert(name, *(arrays[source]() for source in sources))
+    if name == "position_embeddings/embedding":
       value = value[_first_position(c) :]
-    elif target == "position_embedding":
-      value = resize_positions(value, x.shape[0])
-    elif target == "word_embeddings/embedding":
-      if len(value) == c["vocab_size"] < x.shape[0]:
-        value = np.pad(value, ((0, x.shape[0] - len(value)), (0, 0)))
-    if value.shape != x.shape:
-      wrong.append(f"{target} is {x.shape}, in the file {value.shape}")
-      continue
-    value = value.astype(np.float32, copy=False)
-    loaded[target] = jax.make_array_from_callback(
-      x.shape, x.sharding, value.__getitem__
-    )
+    elif name == "position_embedding":
+      value = resize_positions(value, shape[0])
+    elif name == "word_embeddings/embedding":
+      if len(value) == c["vocab_size"] < shape[0]:
+        value = np.pad(value, ((0, shape[0] - len(value)), (0, 0)))
+    if value.shape != shape:
+      wrong.append(f"{name} is {shape}, in the file {value.shape}")
+      return None
+    return value.astype(np.float32, copy=False)
+
+  # The largest first, while the host holds the least.
+  for target, x in sorted(want.items(), key=lambda item: -item[1].size):
+    if rows := _rows(target, want):
+      value = np.empty(x.shape, np.float32)
+      for i, row in enumerate(rows):
+        value[i] = read(row, x.shape[1:])
+    else:
+      value = read(target, x.shape)
+    if not missing and not wrong:
+      loaded[target] = jax.make_array_from_callback(
+        x.shape, x.sharding, value.__getitem__
+      )
   unknown = [n for n in arrays.keys() - used if not _IGNORED.match(n)]
   problems = [
     f"{title}: {textwrap.shorten(', '.join(sorted(found)), 400)}"
@@ -242,6 +260,23 @@ def _translate(name):
     if found:
       return block + slash + name.replace(".", "/")
   return None
+
+
+def _rows(target, want):
+  """Lists the arrays, one of each layer, that ours stacks; () if it does not.
+
+  They are named as by `_translate`, but for the last part.
+  """
+  lower = len(want.get("lower_layers/output/bias", ()))
+  for stack, layer, first in (
+    (r"^lower_layers/", "layer_{}/", 0),
+    (r"^layers/", "layer_{}/", lower),
+    (r"^(stage\d_block)s/", r"\1{}/", 1),
+  ):
+    name, stacked = re.subn(stack, layer, target)
+    if stacked:
+      return [name.format(first + i) for i in range(want[target].shape[0])]
+  return ()
 
 
 def _sources(target):

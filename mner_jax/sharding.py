@@ -21,8 +21,9 @@ AXES = ("data", "fsdp", "tensor")
 P = PartitionSpec
 
 # (regex searched in the path, spec); the first that matches holds. Kernels
-# are [in, out]: 'tensor' splits the heads and the hidden units, so that a
-# block needs one sum over 'tensor' at its end (Megatron-LM, arXiv:1909.08053).
+# are [in, out], stacked layers' [L, in, out]: a spec counts axes from the last.
+# 'tensor' splits the heads and the hidden units, so that a block needs one sum
+# over 'tensor' at its end (Megatron-LM, arXiv:1909.08053).
 RULES = (
   # The vocabulary (119,547 pieces in mBERT) is odd: the width is split.
   (r"embeddings/embedding$", P(None, ("tensor", "fsdp"))),
@@ -75,6 +76,8 @@ def shardings(tree, mesh):
     if len(spec) > x.ndim:
       # A factored moment or a placeholder in the place of a parameter.
       spec = P()
+    if any(spec):
+      spec = P(*[None] * (x.ndim - len(spec)), *spec)
     if split and not any(spec) and x.size > _LARGE:
       problems[f"no rule of sharding.RULES splits {name} {x.shape}"] = None
     for size, axes in zip(x.shape, spec, strict=False):

@@ -4,7 +4,8 @@
   python -m mner_jax.benchmark --suite=crf --compare=torch
 
 `train` measures the whole step of a config at its sizes, with random weights
-and random batches; `crf` the CRF alone; `input` the loader on photographs, and
+and random batches; `compile` what tracing, lowering and compiling it take and how
+large the program is; `crf` the CRF alone; `input` the loader on photographs, and
 the train step it has to keep up with. `--compare=torch` runs PyTorch in turns
 with ours: the reference of tests/parity, pytorch-crf, or its DataLoader (extra
 [parity], from a checkout).
@@ -39,7 +40,7 @@ def arguments(parser):
   """Defines the command's flags."""
   add = parser.add_argument
   add("--config", default=mmnerd.__file__, help="a config file, for its sizes")
-  add("--suite", default="train", choices=("train", "crf", "input"))
+  add("--suite", default="train", choices=("train", "compile", "crf", "input"))
   add("--compare", choices=("torch",), help="what to run in turns with ours")
   add("--batch_sizes", type=counts, default="32,256", help="sentences")
   add("--lengths", type=counts, default="32", help="word pieces of a sentence")
@@ -74,6 +75,8 @@ def _rows(args):
   sizes = list(itertools.product(args.batch_sizes, args.lengths))
   if args.compile_for:
     return aot.run(config, args.compile_for, sizes)
+  if args.suite == "compile":
+    return train.compile_rows(config, sizes)
   repeats, pytorch = args.repeats, _pytorch() if args.compare else None
   if args.suite == "crf":
     return crf.run(repeats=repeats, pytorch=pytorch)
@@ -114,8 +117,10 @@ def main(args):
   rows = _rows(args)
   print(_table(rows))
   if args.output:
-    text = json.dumps({"machine": machine, "rows": rows}, indent=2)
-    files.write(args.output, text + "\n")
+    found = {"machine": machine, "rows": rows}
+    if args.suite == "compile":
+      found |= rows[0]
+    files.write(args.output, json.dumps(found, indent=2) + "\n")
   if not all(row.get("fits", True) for row in rows):
     sys.exit(3)
 

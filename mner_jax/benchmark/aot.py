@@ -21,7 +21,7 @@ from jax.experimental import topologies
 
 from mner_jax import sharding
 from mner_jax.benchmark import timing, train
-from mner_jax.config import UserError
+from mner_jax.config import UserError, replace
 
 
 class Chip(NamedTuple):
@@ -139,6 +139,7 @@ def run(config, topology, sizes):
     raise UserError(f"--compile_for={topology}: {reason}; {needs}") from None
   print(__doc__, chip, sep="\n")
   mesh = sharding.make_mesh(config.mesh, description.devices)
+  config = replace(config, train.UNROLLED)
   rows = []
   for size, length in sizes:
     start = time.perf_counter()

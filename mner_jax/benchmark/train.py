@@ -10,8 +10,12 @@ import numpy as np
 
 from mner_jax import sharding
 from mner_jax.benchmark import timing
+from mner_jax.config import replace
 from mner_jax.data import batches
 from mner_jax.training import step as stepping
+
+# Layers unrolled: XLA counts the work of a loop's body once.
+UNROLLED = {f"model.{name}.unroll": 0 for name in ("text", "vit", "resnet")}
 
 
 def trace_step(config, mesh, batch_size, length):
@@ -38,6 +42,41 @@ def trace_step(config, mesh, batch_size, length):
   }
   step = stepping.jit_train_step(config, tx, mesh, state_sharding)
   return step.trace(state, batch), jax.jit(init, out_shardings=state_sharding)
+
+
+def compile_step(config, mesh, batch_size, length):
+  """Traces, lowers and compiles the train step, and measures each.
+
+  Arguments as of `trace_step`.
+
+  Returns:
+    (compiled step, function that makes the initial state, {"trace_seconds",
+    "lower_seconds", "compile_seconds", "stablehlo_lines"}). Tracing includes
+    the shapes of the state.
+  """
+  times = [time.perf_counter()]
+  traced, init = trace_step(config, mesh, batch_size, length)
+  times.append(time.perf_counter())
+  lowered = traced.lower()
+  times.append(time.perf_counter())
+  compiled = lowered.compile()
+  times.append(time.perf_counter())
+  names = "trace_seconds", "lower_seconds", "compile_seconds"
+  row = dict(zip(names, np.diff(times).tolist(), strict=True))
+  row["stablehlo_lines"] = lowered.as_text().count("\n")
+  return compiled, init, row
+
+
+def compile_rows(config, sizes):
+  """Returns the rows of `--suite=compile`: those of `compile_step` per size."""
+  mesh, rows = sharding.make_mesh(config.mesh), []
+  for size, length in sizes:
+    compiled, _, row = compile_step(config, mesh, size, length)
+    memory = compiled.memory_analysis()
+    row |= {"batch": size, "length": length}
+    row["temporaries_gb"] = memory.temp_size_in_bytes / 1e9
+    rows.append(row)
+  return rows
 
 
 def random_batch(config, size, length):
@@ -94,8 +133,9 @@ def run(config, sizes, *, repeats, pytorch=None):
   Returns:
     Rows {"variant", "batch", "length", "ms", "spread_ms",
     "examples_per_second", "tflops", "share_of_peak", "gigabytes",
-    "compile_seconds"}; `share_of_peak` is relative to `matmul_peak` in the
-    row's precision. A variant that needs too much memory has "failed" instead.
+    "start_seconds"}; `share_of_peak` is relative to `matmul_peak` in the row's
+    precision, `start_seconds` are those of tracing, lowering and compiling. A
+    variant that needs too much memory has "failed" instead.
   """
   peaks = {dtype: matmul_peak(dtype) for dtype in ("float32", "bfloat16")}
   rows = []
@@ -110,17 +150,17 @@ def _measure(config, batch, repeats, pytorch, peaks):
   """Returns the rows of one size."""
   size, length = batch["input_ids"].shape
   mesh = sharding.make_mesh(config.mesh)
-  traced, init = trace_step(config, mesh, size, length)
-  lowered = traced.lower()
+  traced, _ = trace_step(replace(config, UNROLLED), mesh, size, length)
+  flops = traced.lower().cost_analysis()["flops"]
   cost = {}
 
   def ours():
     start = time.perf_counter()
-    step = lowered.compile()
-    seconds = time.perf_counter() - start
+    step, init, _ = compile_step(config, mesh, size, length)
+    cost["start_seconds"] = time.perf_counter() - start
     memory = step.memory_analysis()
     used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    cost.update(gigabytes=used / 1e9, compile_seconds=seconds)
+    cost["gigabytes"] = used / 1e9
     state = init(jax.random.key_data(jax.random.key(config.seed)))
     placed = sharding.put_batch(batch, size, mesh)
 
@@ -152,7 +192,7 @@ def _measure(config, batch, repeats, pytorch, peaks):
     if name in times:
       row |= timing.milliseconds(times[name])
       seconds = row["ms"] / 1e3
-      rate = lowered.cost_analysis()["flops"] / seconds
+      rate = flops / seconds
       row["examples_per_second"] = size / seconds
       row["tflops"] = rate / 1e12
       row["share_of_peak"] = rate / peaks[dtype]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from mner_jax.config import TextConfig
 from mner_jax.models.attention import Attention, layer_norm
+from mner_jax.models.layers import run_layers
 
 
 class BertLayer(nn.Module):
@@ -75,11 +76,11 @@ class Bert(nn.Module):
     x += types(jnp.zeros((1, 1), int))
     x = layer_norm(cfg.layer_norm_eps, self.dtype, "embeddings_norm")(x)
     x = nn.Dropout(cfg.dropout, deterministic=deterministic)(x)
-    # In the backward pass a layer is computed again from its input alone.
-    Layer = nn.remat(BertLayer, static_argnums=(3,)) if cfg.remat else BertLayer
-    for i in range(cfg.num_layers):
-      x = Layer(cfg, self.dtype, name=f"layer_{i}")(
-        x, piece_mask, deterministic
-      )
+    run = functools.partial(run_layers, unroll=cfg.unroll, remat=cfg.remat)
+    lower = BertLayer(cfg, self.dtype, name="lower_layers")  # not trained
+    x = run(lower, cfg.frozen_layers, x, piece_mask, deterministic)
+    upper = BertLayer(cfg, self.dtype, name="layers")
+    count = cfg.num_layers - cfg.frozen_layers
+    x = run(upper, count, x, piece_mask, deterministic)
     pooled = nn.Dense(cfg.hidden_size, dtype=self.dtype, name="pooler")(x[:, 0])
     return x, jnp.tanh(pooled)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from mner_jax.config import ResnetConfig
+from mner_jax.models.layers import run_layers
 from mner_jax.models.vit import normalise
 
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -83,8 +84,9 @@ class ResNet(nn.Module):
     x = jax.nn.relu(FoldedBatchNorm(name="bn1")(x))
     x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
     for stage, blocks in enumerate(cfg.stages):
-      for block in range(blocks):
-        stride = 2 if stage > 0 and block == 0 else 1
-        name = f"stage{stage + 1}_block{block}"
-        x = Bottleneck(cfg.width * 2**stage, stride, self.dtype, name=name)(x)
+      block = functools.partial(Bottleneck, cfg.width * 2**stage)
+      name, stride = f"stage{stage + 1}_block", 2 if stage else 1
+      x = block(stride, self.dtype, name=f"{name}0")(x)
+      equal = block(1, self.dtype, name=f"{name}s")
+      x = run_layers(equal, blocks - 1, x, unroll=cfg.unroll)
     return x

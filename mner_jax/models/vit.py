@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from mner_jax.config import VitConfig
 from mner_jax.models.attention import Attention, layer_norm
+from mner_jax.models.layers import run_layers
 
 # (mean, std) of the RGB channels, in [0, 1], that each style was trained with.
 PIXEL_STATISTICS = {
@@ -90,10 +91,8 @@ class Vit(nn.Module):
     x += positions[None].astype(x.dtype)
     if clip:
       x = layer_norm(cfg.layer_norm_eps, self.dtype, "pre_norm")(x)
-    # In the backward pass a layer is computed again from its input alone.
-    Layer = nn.remat(VitLayer) if cfg.remat else VitLayer
-    for i in range(cfg.num_layers):
-      x = Layer(cfg, self.dtype, name=f"layer_{i}")(x)
+    layer = VitLayer(cfg, self.dtype, name="layers")
+    x = run_layers(layer, cfg.num_layers, x, unroll=cfg.unroll, remat=cfg.remat)
     if not clip:
       x = layer_norm(cfg.layer_norm_eps, self.dtype, "final_norm")(x)
     return x

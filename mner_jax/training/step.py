@@ -4,6 +4,7 @@ Checkpoint k is the state after k updates; every random choice of update k is
 drawn from (the state's key, k).
 """
 
+import functools
 import re
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import optax
 from flax import traverse_util
 
 from mner_jax import sharding
+from mner_jax.config import OptimConfig, UserError
 from mner_jax.data import batches
 from mner_jax.models.mner import MultimodalNER, losses
 
@@ -26,13 +28,34 @@ class TrainState(NamedTuple):
   rng: jax.Array  # key data; step k uses fold_in(rng, k)
 
 
+# See `TextConfig.frozen_layers`.
+_FROZEN_LAYERS = r"^text/lower_layers/"
+# What decays: not biases and norms, which are matrices in stacked layers.
+_DECAYED = r"(^|/)(kernel|embedding|position_embedding|recurrent|transitions)$"
+
+
 def split_frozen(params, patterns):
-  """Splits parameters into (trainable, frozen), by regexes over their paths."""
+  """Splits parameters into (trainable, frozen), by regexes over their paths.
+
+  The text encoder's `lower_layers` are always frozen.
+  """
   parts = {}, {}
+  patterns = (*patterns, _FROZEN_LAYERS)
   for path, x in traverse_util.flatten_dict(params, sep="/").items():
     is_frozen = any(re.search(pattern, path) for pattern in patterns)
     parts[is_frozen][path] = x
   return tuple(traverse_util.unflatten_dict(part, sep="/") for part in parts)
+
+
+def check_frozen(params, patterns):
+  """Raises a UserError for a pattern, not the default's, that freezes nothing."""
+  paths = traverse_util.flatten_dict(params, sep="/")
+  for pattern in set(patterns) - set(OptimConfig().frozen):
+    if not any(re.search(pattern, path) for path in paths):
+      raise UserError(
+        f"config: optim.frozen: {pattern!r} matches no parameter; the lowest"
+        " layers of the text encoder are model.text.frozen_layers"
+      )
 
 
 def merge(*trees):
@@ -53,10 +76,14 @@ def make_optimizer(config, total_steps):
   warmup = config.warmup_steps or round(config.warmup_share * total_steps)
   rise = optax.linear_schedule(0.0, peak, warmup)
   fall = optax.linear_schedule(peak, 0.0, total_steps - warmup)
+
+  def decays(path, _):
+    return bool(re.search(_DECAYED, sharding.path_name(path)))
+
   return optax.adamw(
     optax.join_schedules([rise, fall], [warmup]),
     weight_decay=config.weight_decay,
-    mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
+    mask=functools.partial(jax.tree_util.tree_map_with_path, decays),
   )
 
 
@@ -156,6 +183,7 @@ def make_init(config, tx):
     example = batches.empty(config, 1, config.data.buckets[0])
     params_key, key = jax.random.split(jax.random.wrap_key_data(rng))
     params = model.init(params_key, example)["params"]
+    check_frozen(params, config.optim.frozen)
     trainable, _ = split_frozen(params, config.optim.frozen)
     step = jnp.zeros((), jnp.int32)
     return TrainState(

@@ -4,15 +4,21 @@ import functools
 import math
 import pathlib
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from mner_jax import cli, pretrained
-from mner_jax.config import Config, replace
+from mner_jax.config import Config, UserError, replace
 from mner_jax.data import batches
 from mner_jax.models import crf
+from mner_jax.models.layers import run_layers
 from mner_jax.models.mner import MultimodalNER, losses
+from mner_jax.training import step as stepping
+from tests.conftest import TEXT_ONLY
 
 
 @functools.cache
@@ -175,6 +181,97 @@ def test_words_are_their_first_pieces(tiny, change, random_batch):
   np.testing.assert_array_equal(
     apply(released, params, moved).emissions, before
   )
+
+
+class DenseAndDropout(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dropout(0.5, deterministic=False)(nn.Dense(32)(x))
+
+
+def test_layers_drop_different_units_the_same_in_any_program():
+  x = jnp.ones((64, 32))
+
+  def loss(params, **settings):
+    def run(layer):
+      return run_layers(layer, 3, x, **settings)
+
+    rngs = {"dropout": jax.random.key(1)}
+    out = nn.apply(run, DenseAndDropout())({"params": params}, rngs=rngs)
+    return jnp.sum(out**2), out
+
+  shapes = {"kernel": (3, 32, 32), "bias": (3, 32)}
+  params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+  variants = [
+    jax.value_and_grad(functools.partial(loss, unroll=u, remat=r), has_aux=True)
+    for u, r in ((1, False), (0, False), (2, False), (1, True), (0, True))
+  ]
+  params = {"Dense_0": params}
+  want, *others = [jax.jit(variant)(params) for variant in variants]
+  # One mask for all layers would drop half.
+  for got in others:
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5), got, want
+    )
+
+
+def test_frozen_layers_do_not_move_and_the_others_do_as_ever(
+  tiny, change, random_batch
+):
+  fields = {"model.text.num_layers": 3, "model.dropout": 0.0} | TEXT_ONLY
+  fields |= {"model.text.dropout": 0.0, "model.text.attention_dropout": 0.0}
+  whole = replace(tiny, fields)
+  split = change(whole, model__text__frozen_layers=2)
+  batch = random_batch(whole)
+  params = init(whole)
+  layers = params["text"]["layers"]
+  lower, upper = (
+    jax.tree.map(lambda x, rows=rows: x[rows], layers)
+    for rows in (slice(2), slice(2, 3))
+  )
+  text = params["text"] | {"lower_layers": lower, "layers": upper}
+  states = []
+  for config, own in ((whole, params), (split, params | {"text": text})):
+    tx = stepping.make_optimizer(config.optim, 9)
+    trainable, _ = stepping.split_frozen(own, config.optim.frozen)
+    key = jax.random.key_data(jax.random.key(0))
+    state = stepping.TrainState(jnp.zeros((), int), own, tx.init(trainable), key)
+    states.append(jax.jit(stepping.make_train_step(config, tx))(state, batch)[0])
+  moments, want = (state.opt_state[0].mu for state in reversed(states))
+  assert "lower_layers" not in moments["text"]
+  of_upper = jax.tree.map(lambda x: x[2:], want["text"]["layers"])
+  want = want | {"text": want["text"] | {"layers": of_upper}}
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+    moments,
+    want,
+  )
+  after = states[1].params["text"]
+  jax.tree.map(np.testing.assert_array_equal, after["lower_layers"], lower)
+  for moved, x in zip(*map(jax.tree.leaves, (after["layers"], upper)), strict=True):
+    assert (moved != x).any()
+  with pytest.raises(UserError, match="frozen_layers must be at most 3"):
+    pretrained.fill_sizes(change(whole, model__text__frozen_layers=4))
+  unmatched = change(whole, optim__frozen=("^text/layer_[01]/",))
+  with pytest.raises(UserError, match="'.text/layer_.01./' matches no param"):
+    make_init = stepping.make_init(unmatched, tx)
+    jax.eval_shape(make_init, key)
+
+
+DECAY = {"kernel", "embedding", "position_embedding", "transitions"}
+DO_NOT_DECAY = {"bias", "scale", "class_embedding", "start", "end"}
+
+
+def test_what_decays(tiny):
+  """With a gradient of 0 an update is the decay."""
+  params = jax.tree.map(jnp.ones_like, init(tiny))
+  tx = stepping.make_optimizer(replace(tiny, {"optim.weight_decay": 1.0}).optim, 9)
+  zero = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = tx.update(zero, tx.init(params), params)
+  decayed, still = set(), set()
+  for path, x in traverse_util.flatten_dict(updates).items():
+    (decayed if x.all() else still).add(path[-1])
+  assert (decayed, still) == (DECAY, DO_NOT_DECAY)
 
 
 @pytest.mark.slow

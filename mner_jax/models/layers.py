@@ -1,0 +1,33 @@
+"""Equal layers, one after the other, as one loop over stacked parameters."""
+
+import flax.linen as nn
+
+
+def run_layers(layer, count, x, *args, unroll, remat=False):
+  """Applies `count` layers of one kind: x = layer(x, *args), each time.
+
+  `layer` is traced and compiled once. Its parameters have a leading axis of
+  `count` and row i is those of layer i; so are its dropout keys.
+
+  Args:
+    layer: a module; its result has the shape and dtype of its input.
+    count: number of layers; with 0 there are no parameters.
+    x: the first layer's input.
+    *args: the same for all layers.
+    unroll: layers in a round of the loop, 0 = all. It changes the program,
+      not the parameters.
+    remat: in the backward pass, compute a layer again from its input alone.
+  """
+
+  def apply(layer, x):
+    return layer(x, *args), None
+
+  loop = nn.scan(
+    nn.remat(apply) if remat else apply,
+    variable_axes={"params": 0},
+    split_rngs={"params": True, "dropout": True},
+    length=count,
+    unroll=unroll,
+    check_constancy_invariants=False,  # would trace the layer once more
+  )
+  return loop(layer, x)[0] if count else x
