@@ -14,7 +14,6 @@ import optax
 from flax import traverse_util
 
 from mner_jax import sharding
-from mner_jax.config import OptimConfig, UserError
 from mner_jax.data import batches
 from mner_jax.models.mner import MultimodalNER, losses
 
@@ -45,17 +44,6 @@ def split_frozen(params, patterns):
     is_frozen = any(re.search(pattern, path) for pattern in patterns)
     parts[is_frozen][path] = x
   return tuple(traverse_util.unflatten_dict(part, sep="/") for part in parts)
-
-
-def check_frozen(params, patterns):
-  """Raises a UserError for a pattern, not the default's, that freezes nothing."""
-  paths = traverse_util.flatten_dict(params, sep="/")
-  for pattern in set(patterns) - set(OptimConfig().frozen):
-    if not any(re.search(pattern, path) for path in paths):
-      raise UserError(
-        f"config: optim.frozen: {pattern!r} matches no parameter; the lowest"
-        " layers of the text encoder are model.text.frozen_layers"
-      )
 
 
 def merge(*trees):
@@ -183,7 +171,6 @@ def make_init(config, tx):
     example = batches.empty(config, 1, config.data.buckets[0])
     params_key, key = jax.random.split(jax.random.wrap_key_data(rng))
     params = model.init(params_key, example)["params"]
-    check_frozen(params, config.optim.frozen)
     trainable, _ = split_frozen(params, config.optim.frozen)
     step = jnp.zeros((), jnp.int32)
     return TrainState(

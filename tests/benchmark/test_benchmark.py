@@ -42,6 +42,23 @@ def test_train_writes_a_row_for_each_size(benchmark, capsys):
   assert header.split() == list(rows[0]) and len(lines) == 2
 
 
+def test_compile_writes_what_a_start_costs(benchmark, tmp_path):
+  """Of layers in one loop; unrolled, there is a program for each."""
+  small = (
+    "--suite=compile",
+    "--config=mner_jax/configs/synthetic_text.py",
+    "--config.model.text.num_layers=6",
+    "--batch_sizes=2",
+    "--lengths=16",
+  )
+  (row,) = benchmark(*small)
+  found = json.loads((tmp_path / "rows.json").read_text())
+  for name in ("trace_seconds", "lower_seconds", "compile_seconds"):
+    assert row[name] > 0 and found[name] == row[name]
+  (unrolled,) = benchmark(*small, "--config.model.text.unroll=0")
+  assert unrolled["stablehlo_lines"] > row["stablehlo_lines"] > 1000
+
+
 def test_rows_of_the_crf_and_of_the_input_pipeline():
   rows = crf.run([(4, 8, 5)], repeats=1)
   assert [row["what"] for row in rows] == ["loss and gradient", "viterbi"]

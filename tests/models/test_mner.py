@@ -21,6 +21,13 @@ from mner_jax.training import step as stepping
 from tests.conftest import TEXT_ONLY
 
 
+def shapes(config):
+  """The abstract parameters."""
+  batch = batches.empty(config, 1, 8)
+  init = MultimodalNER(config).init
+  return jax.eval_shape(init, jax.random.key(0), batch)["params"]
+
+
 @functools.cache
 def init(config):
   model = MultimodalNER(config)
@@ -192,26 +199,31 @@ class DenseAndDropout(nn.Module):
 def test_layers_drop_different_units_the_same_in_any_program():
   x = jnp.ones((64, 32))
 
-  def loss(params, **settings):
-    def run(layer):
-      return run_layers(layer, 3, x, **settings)
+  keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
 
-    rngs = {"dropout": jax.random.key(1)}
-    out = nn.apply(run, DenseAndDropout())({"params": params}, rngs=rngs)
+  def run(layer, unroll=1, remat=False):
+    return run_layers(layer, 3, x, unroll=unroll, remat=remat)
+
+  @functools.partial(jax.jit, static_argnums=(1, 2))
+  @functools.partial(jax.value_and_grad, has_aux=True)
+  def loss(params, *program):
+    call = nn.apply(run, DenseAndDropout())
+    out = call({"params": params}, *program, rngs=keys)
     return jnp.sum(out**2), out
 
-  shapes = {"kernel": (3, 32, 32), "bias": (3, 32)}
-  params = {name: jnp.ones(shape) for name, shape in shapes.items()}
-  variants = [
-    jax.value_and_grad(functools.partial(loss, unroll=u, remat=r), has_aux=True)
-    for u, r in ((1, False), (0, False), (2, False), (1, True), (0, True))
+  drawn = jax.jit(nn.init(run, DenseAndDropout()))(keys)["params"]["Dense_0"][
+    "kernel"
   ]
-  params = {"Dense_0": params}
-  want, *others = [jax.jit(variant)(params) for variant in variants]
-  # One mask for all layers would drop half.
-  for got in others:
+  assert drawn.shape == (3, 32, 32) and (drawn[0] != drawn[1]).all()
+  kernel = jnp.broadcast_to(jnp.eye(32), drawn.shape)
+  params = {"Dense_0": {"kernel": kernel, "bias": jnp.zeros((3, 32))}}
+  want = loss(params)
+  assert 0.08 < (want[0][1] != 0).mean() < 0.17  # 1 / 8; of one mask, 1 / 2
+  for program in ((0, False), (2, True)):
     jax.tree.map(
-      functools.partial(np.testing.assert_allclose, rtol=1e-5), got, want
+      functools.partial(np.testing.assert_allclose, rtol=1e-5),
+      loss(params, *program),
+      want,
     )
 
 
@@ -223,7 +235,10 @@ def test_frozen_layers_do_not_move_and_the_others_do_as_ever(
   whole = replace(tiny, fields)
   split = change(whole, model__text__frozen_layers=2)
   batch = random_batch(whole)
-  params = init(whole)
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda x: rng.normal(0.1, 0.2, x.shape).astype("f4"), shapes(whole)
+  )
   layers = params["text"]["layers"]
   lower, upper = (
     jax.tree.map(lambda x, rows=rows: x[rows], layers)
@@ -235,8 +250,12 @@ def test_frozen_layers_do_not_move_and_the_others_do_as_ever(
     tx = stepping.make_optimizer(config.optim, 9)
     trainable, _ = stepping.split_frozen(own, config.optim.frozen)
     key = jax.random.key_data(jax.random.key(0))
-    state = stepping.TrainState(jnp.zeros((), int), own, tx.init(trainable), key)
-    states.append(jax.jit(stepping.make_train_step(config, tx))(state, batch)[0])
+    state = stepping.TrainState(
+      jnp.zeros((), int), own, tx.init(trainable), key
+    )
+    states.append(
+      jax.jit(stepping.make_train_step(config, tx))(state, batch)[0]
+    )
   moments, want = (state.opt_state[0].mu for state in reversed(states))
   assert "lower_layers" not in moments["text"]
   of_upper = jax.tree.map(lambda x: x[2:], want["text"]["layers"])
@@ -248,7 +267,9 @@ def test_frozen_layers_do_not_move_and_the_others_do_as_ever(
   )
   after = states[1].params["text"]
   jax.tree.map(np.testing.assert_array_equal, after["lower_layers"], lower)
-  for moved, x in zip(*map(jax.tree.leaves, (after["layers"], upper)), strict=True):
+  for moved, x in zip(
+    *map(jax.tree.leaves, (after["layers"], upper)), strict=True
+  ):
     assert (moved != x).any()
   with pytest.raises(UserError, match="frozen_layers must be at most 3"):
     pretrained.fill_sizes(change(whole, model__text__frozen_layers=4))
@@ -264,10 +285,11 @@ DO_NOT_DECAY = {"bias", "scale", "class_embedding", "start", "end"}
 
 def test_what_decays(tiny):
   """With a gradient of 0 an update is the decay."""
-  params = jax.tree.map(jnp.ones_like, init(tiny))
-  tx = stepping.make_optimizer(replace(tiny, {"optim.weight_decay": 1.0}).optim, 9)
-  zero = jax.tree.map(jnp.zeros_like, params)
-  updates, _ = tx.update(zero, tx.init(params), params)
+  decaying = replace(tiny, {"optim.weight_decay": 1.0})
+  params = jax.tree.map(lambda x: np.ones((1,) * x.ndim, "f4"), shapes(tiny))
+  tx = stepping.make_optimizer(decaying.optim, 9)
+  zero = jax.tree.map(np.zeros_like, params)
+  updates, _ = jax.jit(tx.update)(zero, tx.init(params), params)
   decayed, still = set(), set()
   for path, x in traverse_util.flatten_dict(updates).items():
     (decayed if x.all() else still).add(path[-1])

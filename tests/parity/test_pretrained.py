@@ -127,7 +127,8 @@ def test_text_encoders(tmp_path, family, size, monkeypatch):
     want = model(
       torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long()
     )
-  net, params = load(tmp_path, "text", ids, mask)
+  frozen = {"bert": 1, "xlm-roberta": 0}[family]
+  net, params = load(tmp_path, "text", ids, mask, frozen_layers=frozen)
   assert net.config.layer_norm_eps == hf.layer_norm_eps
   arguments = (params, (ids, mask), want, mask)
   assert largest_error(net, *arguments) <= 2e-5
@@ -242,13 +243,17 @@ def test_other_weights_are_refused_with_both_sides(tmp_path, bert):
   state = load_file(file)
   state["encoder.extra.weight"] = state.pop("pooler.dense.weight")
   state["embeddings.LayerNorm.weight"] = torch.zeros(5)
+  state["encoder.layer.2.intermediate.dense.bias"] = torch.zeros(5)
+  del state["encoder.layer.1.output.dense.weight"]
   # The same array under its old name: one of the two is not used.
   state["encoder.layer.0.output.LayerNorm.beta"] = torch.zeros(32)
   save_file(state, file)
   with pytest.raises(UserError) as error:
     load_bert()
   said = str(error.value)
-  assert "lacks: pooler/kernel" in said and "encoder.extra.weight" in said
+  assert "lacks: layer_1/output/kernel, pooler/kernel;" in said
+  assert "encoder.extra.weight" in said
+  assert "layer_2/intermediate/bias is (128,), in the file (5,)" in said
   assert "encoder.layer.0.output.LayerNorm." in said
   assert "embeddings_norm/scale is (32,), in the file (5,)" in said
   file.write_bytes(file.read_bytes()[:5000])
