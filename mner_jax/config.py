@@ -83,13 +83,9 @@ class TextConfig:
   layer_norm_eps: float = 1e-12
   dropout: Share = 0.1
   attention_dropout: Share = 0.1
-  # The lowest layers, which are not trained; `optim.frozen` with
-  # "^text/.*embeddings" freezes what is below them too.
-  frozen_layers: Count = 0
+  frozen_layers: Count = 0  # the lowest, not trained; embeddings still are
   remat: bool = False  # keep the layers' inputs only: less memory, more work
-  # Layers in a round of the loop over them, 0 = all: a larger program, and as
-  # fast or faster. See the measurements in models/layers.py.
-  unroll: Count = 1
+  unroll: Count = 1  # layers in a round of the loop over them, 0 = all
 
 
 @dataclasses.dataclass(frozen=True)

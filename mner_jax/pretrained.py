@@ -225,7 +225,7 @@ def load_encoder(path, params):
     if rows := _rows(target, want):
       value = np.empty(x.shape, np.float32)
       for i, row in enumerate(rows):
-        value[i] = read(row, x.shape[1:])
+        value[i] = read(row, x.shape[1:])  # None, refused below, is NaN
     else:
       value = read(target, x.shape)
     if not missing and not wrong:

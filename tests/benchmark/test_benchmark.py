@@ -48,7 +48,7 @@ def test_compile_writes_what_a_start_costs(benchmark, tmp_path):
     "--suite=compile",
     "--config=mner_jax/configs/synthetic_text.py",
     "--config.model.text.num_layers=6",
-    "--batch_sizes=2",
+    "--batch_sizes=8",
     "--lengths=16",
   )
   (row,) = benchmark(*small)
