@@ -13,7 +13,7 @@ from etils import epath
 
 from mner_jax import checkpoint, pretrained, sharding
 from mner_jax.cli import Stopped
-from mner_jax.config import OptimConfig, UserError, replace, to_json
+from mner_jax.config import UserError, replace, to_json
 from mner_jax.data import batches, builders, dataset, files, hub, wordpiece
 from mner_jax.evaluation.evaluate import Evaluator
 from mner_jax.training import compiling, stopping
@@ -77,27 +77,6 @@ def settle(config, labels, fingerprint, num_pieces):
   return replace(config, fields)
 
 
-def check_frozen(patterns, params):
-  """Raises a UserError if `optim.frozen` leaves nothing, or says nothing.
-
-  Args:
-    patterns: of `optim.frozen`.
-    params: of the whole model; only their names are looked at.
-
-  Returns:
-    The modules of which parameters are frozen.
-  """
-  for pattern in patterns:
-    # The default is for the models that have a ResNet.
-    frozen = stepping.split_frozen(params, (pattern,))[1]
-    if not frozen and pattern not in OptimConfig().frozen:
-      raise UserError(f"optim.frozen: no parameter's name matches {pattern!r}")
-  trainable, frozen = stepping.split_frozen(params, patterns)
-  if not trainable:
-    raise UserError("optim.frozen: nothing is left to train")
-  return frozen.keys()
-
-
 def train(config, workdir, stop_at=None):
   """Trains to the end (or to `stop_at` updates), resuming where it stopped.
 
@@ -139,7 +118,7 @@ def train(config, workdir, stop_at=None):
     init = stepping.make_init(config, tx)
     rng = jax.random.key_data(jax.random.key(config.seed))
     abstract = jax.eval_shape(init, rng)
-    frozen = check_frozen(config.optim.frozen, abstract.params)
+    frozen = stepping.check_frozen(abstract.params, config.optim.frozen)
     state_sharding = sharding.shardings(abstract, mesh)
     abstract = jax.tree.map(
       lambda x, s: x.update(sharding=s), abstract, state_sharding

@@ -14,6 +14,7 @@ import optax
 from flax import traverse_util
 
 from mner_jax import sharding
+from mner_jax.config import OptimConfig, UserError
 from mner_jax.data import batches
 from mner_jax.models.mner import MultimodalNER, losses
 
@@ -44,6 +45,22 @@ def split_frozen(params, patterns):
     is_frozen = any(re.search(pattern, path) for pattern in patterns)
     parts[is_frozen][path] = x
   return tuple(traverse_util.unflatten_dict(part, sep="/") for part in parts)
+
+
+def check_frozen(params, patterns):
+  """Returns the modules of which parameters are frozen.
+
+  Raises a UserError if a pattern matches no name, or nothing is left to train.
+  """
+  paths = traverse_util.flatten_dict(params, sep="/")
+  # The default is for the models that have a ResNet.
+  for pattern in set(patterns) - set(OptimConfig().frozen):
+    if not any(re.search(pattern, path) for path in paths):
+      raise UserError(f"optim.frozen: no parameter's name matches {pattern!r}")
+  trainable, frozen = split_frozen(params, patterns)
+  if not trainable:
+    raise UserError("optim.frozen: nothing is left to train")
+  return frozen.keys()
 
 
 def merge(*trees):
