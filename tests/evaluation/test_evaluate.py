@@ -38,7 +38,7 @@ def test_stitched_emissions_do_not_depend_on_the_order(trained, monkeypatch):
   for seed in (1, 2):
     plan = examples.plan(seed=seed)
     assert [plan.batch(i)[1].tolist() for i in range(2)] != order
-    monkeypatch.setattr(examples, "plan", lambda plan=plan: plan)
+    monkeypatch.setattr(examples, "plan", lambda plan=plan, **_: plan)
     shuffled = evaluator.emissions(params, examples)
     monkeypatch.undo()
     for one, other in zip(in_order, shuffled, strict=True):

@@ -62,7 +62,8 @@ def test_dropout_on_the_scene_is_that_of_repeated_keys(scene):
 def test_new_layers_start_as_torch_linear(tiny, fusion):
   """U(-1, 1) / sqrt(fan_in), biases too; encoders start as Flax has them."""
   config = replace(
-    tiny, {"model.fusion": fusion, "data.labels": ("LOC", "PER") * 8}
+    tiny,
+    {"model.fusion": fusion, "data.labels": tuple("ABCDEFGHIJKLMNOP")},
   )
   model = MultimodalNER(config)
   batch = batches.empty(config, 1, config.data.buckets[0])
