@@ -1,5 +1,6 @@
 """One place for what every test needs: devices, strictness, a tiny config."""
 
+import fcntl
 import functools
 import os
 
@@ -87,28 +88,51 @@ TEXT_ONLY = {
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
-  """Returns a function "images" or "text" -> (workdir, Evaluation of test).
+def shared_run(tmp_path_factory):
+  """Returns a function "images" or "text" -> folder of a run of train.py.
 
-  Of a short run of train.py's loop; what it needs is imported here, since the
-  tests of data/ do without it.
+  It holds data/, tiny.py, run/, and what was printed. One worker trains, the
+  other waits for it.
   """
-  from mner_jax.evaluation import evaluate as evaluation
-  from mner_jax.training import loop as training
-  from tests.training.test_loop import experiment, write_corpus
+  from tests.training import test_loop as commands
+
+  root = tmp_path_factory.getbasetemp()
+  root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
   @functools.cache
-  def train(kind):
-    folder = tmp_path_factory.mktemp(f"trained_{kind}")
-    write_corpus(folder / "data")
-    fields = {"train.batch_size": 8, "train.epochs": 12}
-    fields |= TEXT_ONLY if kind == "text" else {}
-    config = replace(Config(), experiment(folder, fields))
-    workdir = folder / "run"
-    config = training.train(config, workdir)
-    return workdir, evaluation.evaluate(config, workdir, "test")
+  def run(kind):
+    folder = root / f"run_{kind}"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      if not (folder / "out.txt").exists():
+        fields = {"train.batch_size": 8, "train.epochs": 12}
+        fields |= TEXT_ONLY if kind == "text" else {}
+        commands.write_corpus(folder / "data")
+        fields = commands.experiment(folder, fields)
+        config = commands.write_config(folder / "tiny.py", fields)
+        flags = f"--config={config}", f"--workdir={folder / 'run'}"
+        result = commands.process("train.py", *flags)
+        assert result.returncode == 0, result.stderr
+        (folder / "err.txt").write_text(result.stderr)
+        (folder / "out.txt").write_text(result.stdout)
+    return folder
 
-  return train
+  return run
+
+
+@pytest.fixture(scope="session")
+def trained(shared_run):
+  """Returns a function "images" or "text" -> (workdir, Evaluation of test)."""
+  from mner_jax.cli import read_workdir
+  from mner_jax.evaluation import evaluate as evaluation
+
+  @functools.cache
+  def evaluated(kind):
+    workdir = shared_run(kind) / "run"
+    return workdir, evaluation.evaluate(read_workdir(workdir), workdir, "test")
+
+  return evaluated
 
 
 def change(config, **fields):

@@ -122,23 +122,20 @@ def command(program, *arguments):
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("corpus")
-  write_corpus(folder / "data")
-  return write_config(folder / "tiny.py", experiment(folder))
+def corpus(shared_run):
+  return shared_run("images") / "tiny.py"
 
 
 @pytest.fixture(scope="module")
 def run(corpus):
-  """A run to its end, in one go."""
-  workdir = corpus.parent / "run"
-  result = process("train.py", f"--config={corpus}", f"--workdir={workdir}")
-  assert result.returncode == 0, result.stderr
-  return workdir, result
+  """A copy of a run to its end, in one go."""
+  workdir = corpus.parent / "copy"
+  shutil.copytree(corpus.parent / "run", workdir)
+  return workdir
 
 
 def test_a_run_leaves_what_it_promises(run):
-  workdir, result = run
+  workdir = run
   assert {p.name for p in workdir.iterdir()} == {
     "config.json", "tokenizer", "metrics.jsonl", "timing.jsonl",
     "checkpoints", "test_metrics.json", "lock", "run.json",
@@ -161,9 +158,10 @@ def test_a_run_leaves_what_it_promises(run):
   }  # fmt: skip
   rows = scores["per_language"].values()
   assert sum(row["support"] for row in rows) == entities
-  assert f"{100 * scores['f1']:.2f}" in result.stdout
-  assert "resnet: frozen at random numbers" in result.stderr
-  assert "WARNING" not in result.stderr  # of TFDS or Orbax
+  assert f"{100 * scores['f1']:.2f}" in (workdir.parent / "out.txt").read_text()
+  said = (workdir.parent / "err.txt").read_text()
+  assert "resnet: frozen at random numbers" in said
+  assert "WARNING" not in said  # of TFDS or Orbax
   # It has learnt something: the two names are easy.
   assert scores["per_type"]["PER"]["f1"] > 0.8
   text = (workdir / "metrics.jsonl").read_text()
@@ -203,7 +201,7 @@ def named_arrays(workdir):
 
 @pytest.mark.slow
 def test_stopped_and_started_again_equals_one_go(corpus, run):
-  one_go, _ = run
+  one_go = run
   workdir = corpus.parent / "stopped"
   arguments = ("train.py", f"--config={corpus}", f"--workdir={workdir}")
   first = command(*arguments, "--stop_at=11")
@@ -219,7 +217,7 @@ def test_stopped_and_started_again_equals_one_go(corpus, run):
 
 
 def test_eval_repeats_the_scores_and_takes_overrides(run):
-  workdir, _ = run
+  workdir = run
   want = (workdir / "test_metrics.json").read_bytes()
   result = command("eval.py", f"--workdir={workdir}", "--report")
   assert result.returncode == 0, result.stderr
@@ -232,7 +230,7 @@ def test_eval_repeats_the_scores_and_takes_overrides(run):
 
 @pytest.mark.parametrize("field", ["languages", "eval_languages"])
 def test_eval_of_other_data_writes_no_file_of_the_run(run, field, tmp_path):
-  workdir, _ = run
+  workdir = run
   before = files(workdir)
   arguments = (
     "eval.py",
@@ -252,7 +250,7 @@ def first_line(workdir):
 
 
 def test_init_from_starts_where_another_run_was_best(corpus, run):
-  workdir, _ = run
+  workdir = run
   other = corpus.parent / "further"
   arguments = (
     f"--config={corpus}", f"--workdir={other}",
@@ -267,7 +265,7 @@ def test_init_from_starts_where_another_run_was_best(corpus, run):
 
 
 def test_other_sentences_in_a_workdir_are_refused(corpus, run, tmp_path):
-  workdir, _ = run
+  workdir = run
   other = tmp_path / "other"
   write_corpus(other)
   path = other / "en" / "train.txt"
@@ -283,7 +281,7 @@ def test_other_sentences_in_a_workdir_are_refused(corpus, run, tmp_path):
 
 
 def test_a_type_that_only_the_evaluated_file_has_is_missed(run, tmp_path):
-  workdir, _ = run
+  workdir = run
   other = tmp_path / "other"
   write_corpus(other)
   path = other / "en" / "test.txt"
@@ -302,7 +300,7 @@ def test_a_type_that_only_the_evaluated_file_has_is_missed(run, tmp_path):
 
 def test_eval_of_a_cut_log(run, tmp_path):
   workdir = tmp_path / "run"
-  shutil.copytree(run[0], workdir)
+  shutil.copytree(run, workdir)
   log = workdir / "metrics.jsonl"
   log.write_bytes(log.read_bytes()[:-9])  # as a kill leaves it
   result = command("eval.py", f"--workdir={workdir}")
