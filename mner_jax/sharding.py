@@ -6,6 +6,7 @@ parameter is laid out; optimizer moments carry the parameter's path in theirs
 and follow it.
 """
 
+import functools
 import json
 import math
 import re
@@ -100,25 +101,22 @@ def replicated(mesh):
   return NamedSharding(mesh, P())
 
 
-def gather_rows(mesh):
-  """Returns the function that, in jit, gives every device all rows of an array.
+def over_rows(mesh):
+  """Returns the function that has each device compute a loss of its rows.
 
-  Its gradient is summed over the devices, and each keeps that of its own rows.
+  It takes a function loss(*arrays, axis), with the mesh axes that split the
+  rows of the arrays, and returns loss(*arrays), to be called in jit. The result
+  is the same on all devices.
   """
   if mesh is None:
-    return lambda x: x
-  place = jax.lax.with_sharding_constraint
+    return lambda loss: loss
+  axes = ("data", "fsdp")
 
-  @jax.custom_vjp
-  def gather(x):
-    return place(x, replicated(mesh))
+  def split(loss):
+    own = functools.partial(loss, axis=axes)
+    return jax.shard_map(own, mesh=mesh, in_specs=P(axes), out_specs=P())
 
-  gather.defvjp(
-    lambda x: (gather(x), None),
-    # Without the first, XLA would exchange similarities, B x B of them.
-    lambda _, g: (place(place(g, replicated(mesh)), batch_sharding(mesh)),),
-  )
-  return gather
+  return split
 
 
 def gather_fsdp(params, mesh):

@@ -46,8 +46,10 @@ _COLLECTIVE = re.compile(
 
 def collectives(text):
   """[(kind, bytes that a device sends, line)] of a compiled program's text."""
-  found = {}
+  found, entry = {}, False
   for line in re.sub(r"/\*.*?\*/", "", text).splitlines():
+    if line.endswith("{"):  # a computation begins
+      entry = line.startswith("ENTRY")
     if not (match := _COLLECTIVE.search(line)):
       continue
     shape, kind, start = match.groups()
@@ -62,9 +64,11 @@ def collectives(text):
       "reduce-scatter": (n - 1) * size,  # the result is one part of n
       "collective-permute": size,
     }.get(kind, (n - 1) / n * size)
-    # The stages of an asynchronous collective share its channel.
+    # The stages of an asynchronous collective, each in a computation of its
+    # own, share its channel; all collectives of a `shard_map` have channel 1.
     channel = re.search(r"channel_id=\d+", line)
-    found.setdefault(channel[0] if channel else line, (kind, sent, line))
+    key = line if entry or not channel else (channel[0], kind, shape)
+    found.setdefault(key, (kind, sent, line))
   return list(found.values())
 
 

@@ -1,8 +1,7 @@
 """Contrastive alignment of sentences and pictures.
 
 B pairs of vectors of width D; row i of one side belongs to row i of the other.
-Over many devices rows are split, and `gather` gives each device all rows of
-the side that it compares its own rows with.
+Over many devices each has B of the N rows, and compares them with all N.
 """
 
 import functools
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mner_jax.models.attention import linear
-from mner_jax.models.padding import length_mask, weighted_mean
+from mner_jax.models.padding import length_mask
 
 
 class ProjectionHead(nn.Module):
@@ -97,7 +96,7 @@ def similarity(rows, columns):
   return jnp.sum(jnp.where(mine, best, 0), axis=1) / jnp.sum(mine, axis=1)
 
 
-def nt_xent(text, image, weight, **options):
+def nt_xent(text, image, weight, image_id=None, num_words=None, **options):
   """NT-Xent of SimCLR (Chen et al. 2020, arXiv:2002.05709, eq. 1), cosine.
 
       L = 1/(2B) sum_i -log( exp(s(i, p(i)) / tau) / sum_{k != i} exp(s(i, k) / tau) )
@@ -109,43 +108,56 @@ def nt_xent(text, image, weight, **options):
     text, image: [B, D], any scale, or words and image tokens: `sides`.
     weight: [B]; rows of weight 0 are neither anchors nor negatives, and the
       mean is over the rows that count.
-    temperature: tau.
-    text_share: weight of the anchors of the text in the mean of both sides.
     image_id: [B] int, equal for equal pictures: rows of the same picture are
       not negatives, as translations of one caption are not. None = all differ.
     num_words: [B], see `sides`.
-    gather: see `sharding.gather_rows`; every pair of the batch is compared,
-      and the similarities stay split by their first axis.
+    temperature: tau.
+    text_share: weight of the anchors of the text in the mean of both sides.
+    axis: mesh axes that split the rows, within `jax.shard_map`; None = all
+      rows are here.
 
   Returns:
-    The loss, a scalar; 0 if no row counts.
+    The loss of all rows, a scalar; 0 if none counts.
   """  # fmt: skip
-  return _cross_entropy(text, image, weight, same_side=True, **options)
+  return _cross_entropy(
+    text, image, weight, image_id, num_words, same_side=True, **options
+  )
 
 
-def clip_loss(text, image, weight, **options):
+def clip_loss(text, image, weight, image_id=None, num_words=None, **options):
   """The loss of CLIP (Radford et al. 2021, arXiv:2103.00020, figure 3).
 
   Mean of the cross-entropies text -> image and image -> text: negatives are
   of the other side only. Arguments and result as in `nt_xent`.
   """
-  return _cross_entropy(text, image, weight, same_side=False, **options)
+  return _cross_entropy(
+    text, image, weight, image_id, num_words, same_side=False, **options
+  )
 
 
 def _cross_entropy(
   text,
   image,
   weight,
+  image_id,
+  num_words,
   *,
   same_side,
   temperature,
   text_share=0.5,
-  image_id=None,
-  num_words=None,
-  gather=lambda x: x,
+  axis=None,
 ):
   """Mean over rows and sides of log sum exp(all compared) - own."""
+
+  def gather(x):  # [B, ...] -> [N, ...]; gradients go back to their rows
+    return x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
+
+  def total(x):  # over the devices
+    return x if axis is None else jax.lax.psum(x, axis)
+
   number = jnp.arange(len(weight))
+  if axis is not None:
+    number += len(weight) * jax.lax.axis_index(axis)
   image_id = number if image_id is None else image_id
   rows = sides(text, image, num_words)
   # One gather of each side: a concatenation of both along the batch, as the
@@ -153,21 +165,21 @@ def _cross_entropy(
   columns, column_id, counts = jax.tree.map(
     gather, (rows, image_id, weight > 0)
   )
-  own = number[:, None] == jnp.arange(len(counts))[None]  # [B, B]
+  own = number[:, None] == jnp.arange(len(counts))[None]  # [B, N]
   negative = (image_id[:, None] != column_id[None]) & counts[None]
   loss = 0.0
   for anchor, share in ((0, text_share), (1, 1 - text_share)):
     other = similarity(rows[anchor], columns[1 - anchor]) / temperature
-    compared, kept = [other], [own | negative]
+    compared = [jnp.where(own | negative, other, -jnp.inf)]
     if same_side:
-      compared.append(similarity(rows[anchor], columns[anchor]) / temperature)
-      kept.append(negative)
-    total = jax.nn.logsumexp(
-      jnp.stack(compared, axis=1), axis=(1, 2), where=jnp.stack(kept, axis=1)
-    )  # [B]
+      same = similarity(rows[anchor], columns[anchor]) / temperature
+      compared.append(jnp.where(negative, same, -jnp.inf))
+    top = functools.reduce(jnp.maximum, (s.max(axis=1) for s in compared))
+    top = jax.lax.stop_gradient(top)[:, None]
+    log_z = top[:, 0] + jnp.log(sum(jnp.exp(s - top).sum(1) for s in compared))
     positive = jnp.sum(jnp.where(own, other, 0), axis=1)
-    loss += share * weighted_mean(total - positive, weight)
-  return loss
+    loss += share * jnp.sum((log_z - positive) * weight)
+  return total(loss) / jnp.maximum(total(jnp.sum(weight)), 1)
 
 
 LOSSES = {"nt_xent": nt_xent, "clip": clip_loss}

@@ -124,7 +124,7 @@ def take_words(pieces, first_piece):
   return jnp.take_along_axis(pieces, first_piece[:, :, None], axis=1)
 
 
-def losses(config, output, batch, gather=lambda x: x):
+def losses(config, output, batch, split=lambda loss: loss):
   """L = 2 (alpha L_crf + (1 - alpha) L_cl), and its parts.
 
   L_crf is the mean over sentences (long ones: over their windows) of the
@@ -135,7 +135,7 @@ def losses(config, output, batch, gather=lambda x: x):
     config: the Config.
     output: of the model.
     batch: the batch it was computed from.
-    gather: see `sharding.gather_rows`.
+    split: see `sharding.over_rows`.
 
   Returns:
     (L, parts), fp32 scalars; of "crf", "contrastive_vit",
@@ -149,17 +149,17 @@ def losses(config, output, batch, gather=lambda x: x):
   by_word = config.loss.alignment == "word"
   aligning = dict(output.fused.aligning)
   for name, image in output.images.items():
-    aligning[f"contrastive_{name}"] = contrastive.LOSSES[
-      config.loss.contrastive
-    ](
+    contrast = functools.partial(
+      contrastive.LOSSES[config.loss.contrastive],
+      temperature=config.loss.temperature,
+      text_share=config.loss.text_share,
+    )
+    aligning[f"contrastive_{name}"] = split(contrast)(
       output.text,
       image,
       weight * batch["has_image"],
-      temperature=config.loss.temperature,
-      text_share=config.loss.text_share,
-      num_words=batch["num_words"] if by_word else None,
-      image_id=None if config.model.released else batch["image_id"],
-      gather=gather,
+      None if config.model.released else batch["image_id"],
+      batch["num_words"] if by_word else None,
     )
   l_crf, l_cl = sum(tagging.values()), sum(aligning.values())
   parts = tagging | aligning

@@ -95,7 +95,7 @@ def make_optimizer(config, total_steps):
 def make_train_step(config, tx, mesh=None):
   """Returns the pure function (state, batch) -> (state, metrics)."""
   model = MultimodalNER(config)
-  gather = sharding.gather_rows(mesh)
+  split = sharding.over_rows(mesh)
 
   def train_step(state, batch):
     """State after k updates, batch k -> state after k + 1, metrics of k.
@@ -111,7 +111,7 @@ def make_train_step(config, tx, mesh=None):
       output = model.apply(
         {"params": params}, batch, deterministic=False, rngs={"dropout": key}
       )
-      return losses(config, output, batch, gather)
+      return losses(config, output, batch, split)
 
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
     if config.train.accumulate > 1:
