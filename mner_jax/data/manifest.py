@@ -16,8 +16,9 @@ from mner_jax import config as config_lib
 from mner_jax.data import files
 
 NAME = "manifest.json"
+FORMAT = 2  # raised with every change of the arrays' names or meaning
 _CONFIG, _TOKENIZER = "config.json", "tokenizer/tokenizer.json"
-_FIELDS = {"step", "f1", "files", _CONFIG, _TOKENIZER}
+_FIELDS = {"format", "step", "f1", "files", _CONFIG, _TOKENIZER}
 _THREADS = 8  # hashing lets other threads run
 
 
@@ -31,6 +32,7 @@ def origin(workdir):
 
 def save(path, manifest):
   """Writes the manifest of the step in `path`, which completes it."""
+  manifest = {**manifest, "format": FORMAT}
   manifest = {**manifest, "hash": files.digest(manifest)}
   files.write(path / NAME, json.dumps(manifest, indent=1) + "\n")
 
@@ -46,7 +48,7 @@ def load(path):
     intact = False  # no JSON, no UTF-8, no dict ...
   if not intact:
     return None, f"{NAME} has changed since it was saved"
-  if set(manifest) != _FIELDS:
+  if set(manifest) != _FIELDS or manifest["format"] != FORMAT:
     return None, f"{NAME} is of another version of this program"
   return manifest, ""
 

@@ -24,6 +24,8 @@ from mner_jax.data import builders, dataset, files
 
 # A resume may change these fields, and no score depends on them.
 _IRRELEVANT = {"seed", *config_lib.RESUMABLE} - {"dtype"}
+# Raised whenever the same config computes another result.
+_RESULTS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,7 @@ def _hash(config):
   fields = config_lib.flatten(config)
   fields["data.fingerprint"] = _fingerprint(builders.inputs(config))
   counted = {k: v for k, v in fields.items() if k not in _IRRELEVANT}
-  return files.hash_of([json.dumps(counted, sort_keys=True)])[:10]
+  return files.hash_of([_RESULTS, json.dumps(counted, sort_keys=True)])[:10]
 
 
 @functools.cache
