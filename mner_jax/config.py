@@ -95,8 +95,7 @@ class VitConfig:
   weights: str = ""
   enabled: bool = True
   style: Literal["clip", "google"] = "clip"  # see models/vit.py
-  # 0 = that of the weights, 224 from scratch; positions are interpolated.
-  image_size: Count = 0
+  image_size: Count = 0  # 0 = that of the weights, 224 from scratch
   patch_size: Size = 32
   hidden_size: Size = 768
   num_layers: Size = 12
@@ -215,10 +214,9 @@ class Config:
 # What a resumed run may change without becoming another experiment. A bound
 # on skipped batches changes nothing before the batch at which a run stopped.
 RESUMABLE = """
-  data.path data.images data.cache_dir data.workers data.strict dtype
-  model.text.remat model.vit.remat train.log_every train.skip_nonfinite
-  model.text.unroll model.vit.unroll model.resnet.unroll
-  mesh.data mesh.fsdp mesh.tensor
+  data.path data.images data.cache_dir data.workers data.strict dtype mesh.data
+  mesh.fsdp mesh.tensor model.text.remat model.text.unroll model.vit.remat
+  model.vit.unroll model.resnet.unroll train.log_every train.skip_nonfinite
 """.split()
 
 
@@ -332,10 +330,7 @@ def _problems(config):
     yield "model.text: a bilstm has weights='' and an even hidden_size"
   regions = model.resnet.enabled and not vit.enabled
   if model.fusion in ("umt", "maf") and not regions:
-    yield (
-      f"model.fusion={model.fusion!r} needs model.resnet.enabled=True and"
-      " model.vit.enabled=False: it reads the ResNet's regions alone"
-    )
+    yield f"model.fusion={model.fusion!r} needs a ResNet, model.vit.enabled=False"
   shared = model.released and vit.enabled and model.fusion == "collaboration"
   if shared and text.hidden_size != vit.hidden_size:
     yield "model.released needs hidden_size equal in model.text and model.vit"
