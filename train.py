@@ -47,6 +47,21 @@ def arguments(parser):
     help="keeps compiled programs for the next start; '' = nowhere"
     " (default: $JAX_COMPILATION_CACHE_DIR or ~/.cache/mner_jax)",
   )
+  add(
+    "--profile",
+    type=_range,
+    default=(0, 0),
+    metavar="FIRST:LAST",
+    help="write a trace of these updates for xprof or TensorBoard to the"
+    " workdir's plugins/profile",
+  )
+
+
+def _range(text):
+  first, last = map(int, text.split(":"))
+  if not 0 < first <= last:
+    raise ValueError
+  return first, last
 
 
 def _join_processes(args):
@@ -75,6 +90,7 @@ def main(args):
     config,
     args.workdir or f"runs/{pathlib.Path(args.config).stem}",
     args.stop_at,
+    args.profile,
   )
 
 

@@ -178,6 +178,7 @@ class TrainConfig:
   checkpoint_every: Count = 0
   score_test: bool = False  # at every evaluation, for the "best test epoch"
   log_every: Size = 10
+  tensorboard: bool = False  # also write what is logged for it, by tensorboardX
   skip_nonfinite: Count = 0  # batches whose loss or gradient is not finite
 
 
@@ -216,7 +217,8 @@ class Config:
 RESUMABLE = """
   data.path data.images data.cache_dir data.workers data.strict dtype mesh.data
   mesh.fsdp mesh.tensor model.text.remat model.text.unroll model.vit.remat
-  model.vit.unroll model.resnet.unroll train.log_every train.skip_nonfinite
+  model.vit.unroll model.resnet.unroll train.log_every train.tensorboard
+  train.skip_nonfinite
 """.split()
 
 

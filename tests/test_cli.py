@@ -51,6 +51,8 @@ BAD = {
   "train --config={in}/old.py": "cannot import name 'defaults'",
   "train --config={in}/number.py": "get_config() returns 3",
   "train --stop_at=0": "--stop_at",
+  "train --profile=3:2": "--profile",
+  "train --profile=3:2000": "this start makes the updates 1 to",
   "train --config.model.text.layers=3": (
     "no setting 'model.text.layers'; did you mean 'model.text.num_layers'?"
   ),

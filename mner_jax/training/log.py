@@ -50,6 +50,9 @@ class Log:
       self._files = {
         name: files.Lines(paths[name], kept[name]) for name in paths
       }
+    self._board = (
+      _board(workdir) if self._main and self._config.tensorboard else None
+    )
     self._bar = tqdm.tqdm(
       total=self._total,
       initial=self._first,
@@ -181,12 +184,28 @@ class Log:
   def _write(self, name, line):
     if self._main:
       self._files[name].add(line)
+    for key, value in line.items() if self._board else ():
+      if key != "step" and not isinstance(value, str):
+        self._board.add_scalar(f"{name}/{key}", value, line["step"])
 
   def close(self):
     """Closes the bar and syncs; `flush` before it writes the last lines."""
     self._bar.close()
+    if self._board:
+      self._board.close()
     for file in self._files.values():
       file.sync()
+
+
+def _board(workdir):
+  """Returns tensorboardX's writer of event files in the workdir."""
+  try:
+    import tensorboardX
+  except ImportError:
+    raise UserError(
+      "train.tensorboard needs tensorboardX: pip install tensorboardX"
+    ) from None
+  return tensorboardX.SummaryWriter(str(workdir / "tensorboard"))
 
 
 def first_nonfinite(metrics):

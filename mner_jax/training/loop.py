@@ -77,13 +77,14 @@ def settle(config, labels, fingerprint, num_pieces):
   return replace(config, fields)
 
 
-def train(config, workdir, stop_at=None):
+def train(config, workdir, stop_at=None, profile=(0, 0)):
   """Trains to the end (or to `stop_at` updates), resuming where it stopped.
 
   Args:
     config: the experiment.
     workdir: folder for config, tokenizer, logs and checkpoints.
     stop_at: updates after which to save and leave.
+    profile: first and last update to write a trace of; (0, 0) = none.
 
   Returns:
     The resolved config, for the evaluation of the run; None if it stopped
@@ -136,6 +137,11 @@ def train(config, workdir, stop_at=None):
       else:
         known = pretrained.load(config, abstract.params)
       state = stepping.init_around(init, known, state_sharding, rng)
+    if profile[0] and not first_step < profile[0] <= profile[1] <= last_step:
+      raise UserError(
+        f"--profile: this start makes the updates {first_step + 1} to"
+        f" {last_step} only"
+      )
     # Whatever was refused before has left nothing behind.
     if jax.process_index() == 0:
       files.write(workdir / "config.json", to_json(config))
@@ -189,9 +195,14 @@ def train(config, workdir, stop_at=None):
       with log.waiting():
         batch = next(loader)
       batch = sharding.put_batch(batch, batch_size, mesh)
+      if step + 1 == profile[0]:
+        jax.profiler.start_trace(str(workdir))
       first = step == first_step
       with compiling.announced(log.say) if first else contextlib.nullcontext():
         state, metrics = train_step(state, batch)
+      if step + 1 == profile[1]:
+        jax.block_until_ready(metrics)
+        jax.profiler.stop_trace()
       # The device works on this step while the one before is written.
       log.step(step + 1, metrics)
     log.flush()

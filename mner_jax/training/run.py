@@ -43,7 +43,7 @@ def lock(workdir):
     yield
 
 
-def run(config, workdir, stop_at=None, retrieve=False):
+def run(config, workdir, stop_at=None, profile=(0, 0), retrieve=False):
   """Trains, or resumes, and scores test once training has ended.
 
   Leaves in `workdir`, beside what `loop.train` writes: `run.json`, the cost
@@ -53,7 +53,7 @@ def run(config, workdir, stop_at=None, retrieve=False):
   """
   workdir = epath.Path(workdir)
   with record.accounting(workdir), lock(workdir):
-    trained = loop.train(config, workdir, stop_at)
+    trained = loop.train(config, workdir, stop_at, profile)
     if trained is None:
       return
     with stopping.at_once():
