@@ -49,8 +49,7 @@ class DataConfig:
   label_map: tuple[str, ...] = ()  # "OTHER=MISC" renames, "TIME=O" drops a type
   scheme: Literal["iob2", "iob1", "bioes"] = "iob2"  # of the files' tags
   tag_column: str = "-1"  # number from 1, name in the first line; -1 = last
-  # I- tags that follow no tag of their type, in training: each begins an
-  # entity, or is an error. The gold that is scored is the file's.
+  # In training, an I- without a tag before it begins an entity, or is an error.
   orphans: Literal["repair", "error"] = "repair"
   # Languages are drawn with p ~ n^(1/T), n their windows; 1 = as they come.
   language_temperature: Positive = 1.0
@@ -212,13 +211,12 @@ class Config:
     return ("O", *(f"{x}-{t}" for t in self.data.labels for x in "BI"))
 
 
-# What a resumed run may change without becoming another experiment. A bound
-# on skipped batches changes nothing before the batch at which a run stopped.
+# What a resumed run may change without becoming another experiment.
 RESUMABLE = """
   data.path data.images data.cache_dir data.workers data.strict dtype mesh.data
   mesh.fsdp mesh.tensor model.text.remat model.text.unroll model.vit.remat
-  model.vit.unroll model.resnet.unroll train.log_every train.tensorboard
-  train.skip_nonfinite
+  model.vit.unroll model.resnet.unroll train.log_every train.skip_nonfinite
+  train.tensorboard
 """.split()
 
 
@@ -332,7 +330,7 @@ def _problems(config):
     yield "model.text: a bilstm has weights='' and an even hidden_size"
   regions = model.resnet.enabled and not vit.enabled
   if model.fusion in ("umt", "maf") and not regions:
-    yield f"model.fusion={model.fusion!r} needs a ResNet, model.vit.enabled=False"
+    yield f"model.fusion={model.fusion!r} needs ResNet, model.vit.enabled=False"
   shared = model.released and vit.enabled and model.fusion == "collaboration"
   if shared and text.hidden_size != vit.hidden_size:
     yield "model.released needs hidden_size equal in model.text and model.vit"
