@@ -130,7 +130,7 @@ def launch(main, arguments, doc, *, overrides=False):
 
 
 def _take_overrides(argv):
-  """Splits (other arguments, {"a.b": text}) of `--config.a.b=text` or ` text`."""
+  """Splits into other arguments and, of `--config.a.b=text`, {"a.b": text}."""
   rest, texts = [], {}
   words = iter(argv)
   for word in words:

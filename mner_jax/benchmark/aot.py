@@ -6,8 +6,8 @@ compiler reports. Times are an ESTIMATE by a roofline:
   max(flops / peak, accessed / HBM bandwidth) + sent / link bandwidth
 
 `accessed` is the compiler's "bytes accessed", an upper bound. `sent` is what a
-device in a ring of n sends: 2 (n - 1) / n of what is all-reduced, (n - 1) / n of
-what is gathered or scattered. Nothing overlaps and nothing waits. A step fits
+device in a ring of n sends: 2 (n - 1) / n of what is all-reduced, (n - 1) / n
+of what is gathered or scattered. Nothing overlaps and nothing waits. A step fits
 if its arguments, temporaries and results take less than the HBM.
 """
 

@@ -51,7 +51,7 @@ def compare(ours, theirs, *, repeats):
   """Measures our function, in turns with PyTorch's unless that is None.
 
   Returns:
-    The fields of `milliseconds`, with "torch_ms" and "times_faster" if compared.
+    The fields of `milliseconds`, "torch_ms" and "times_faster" if compared.
   """
   functions = {"ours": ours, "torch": theirs}
   variants = {name: f for name, f in functions.items() if f}
@@ -65,7 +65,7 @@ def compare(ours, theirs, *, repeats):
 
 @contextlib.contextmanager
 def within_memory(row, **otherwise):
-  """Runs a block; if it needs too much memory, `otherwise` goes into the row."""
+  """Runs a block; if memory is too small, `otherwise` goes into the row."""
   try:
     yield
   except RuntimeError as error:  # XLA's and PyTorch's

@@ -191,7 +191,7 @@ def _folder_builder(config, name, folder, languages):
 
 
 def inputs(config):
-  """Returns a Config's `data`, without pictures if no image branch sees them."""
+  """Returns a Config's `data`, without pictures if no branch sees them."""
   if config.model.multimodal:
     return config.data
   return dataclasses.replace(config.data, images="")

@@ -23,7 +23,7 @@ class BertLayer(nn.Module):
 
   @nn.compact
   def __call__(self, x, mask, deterministic=True, keys=None):
-    """[B, T, D] attends to `keys` [B, S, D], None = x; mask [B, S] is theirs."""
+    """[B, T, D] attends to `keys` [B, S, D], None = x, with mask [B, S]."""
     cfg = self.config
     norm = functools.partial(layer_norm, cfg.layer_norm_eps, self.dtype)
     drop = nn.Dropout(cfg.dropout, deterministic=deterministic)

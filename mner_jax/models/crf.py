@@ -97,7 +97,7 @@ def _path_score(crf, emissions, tags, mask, lengths):
 
 
 def _partition(crf, emissions, mask):
-  """Forward algorithm: [W, B], whose sum over W is the log of Z = sum exp score.
+  """Forward algorithm: [W, B], whose sum over W is log Z, Z = sum exp score.
 
   In parts, as the sum over a long sentence would leave fp32 few digits.
   """

@@ -30,7 +30,7 @@ from mner_jax.models.padding import length_mask, weighted_mean
 
 
 class MAF(nn.Module):
-  """A fusion of the words with the ResNet's regions; without a picture A' = 0."""
+  """A fusion of words with the ResNet's regions; without a picture A' = 0."""
 
   config: Config
   dtype: jnp.dtype = jnp.float32

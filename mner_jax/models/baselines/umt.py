@@ -9,8 +9,8 @@ via Entity Span Detection with Unified Multimodal Transformer".
     H = [T ; g P],  g = sigmoid(W [T ; P])
 
 Each Layer is a whole BERT layer with weights of its own; Q <- KV are its
-queries and keys. A second CRF finds spans (O, B, I) in A, and its emissions are half of
-the tags'. B sentences, W words, G regions, D width, K tags.
+queries and keys. A second CRF finds spans (O, B, I) in A, and its emissions are
+half of the tags'. B sentences, W words, G regions, D width, K tags.
 """
 
 import dataclasses
