@@ -19,10 +19,8 @@ def brute_force(similarity, own, k):
   """Share of rows with one of its own among the k most similar, ties last."""
   hits = []
   for scores, mine in zip(similarity, own, strict=True):
-    ranking = sorted(
-      range(len(scores)), key=lambda j: (-scores[j], bool(mine[j]))
-    )
-    hits.append(any(mine[j] for j in ranking[:k]))
+    order = sorted(range(len(scores)), key=lambda j: (-scores[j], mine[j]))
+    hits.append(any(mine[j] for j in order[:k]))
   return np.mean(hits)
 
 
@@ -43,32 +41,13 @@ def test_recall_is_that_of_a_ranking():
     ranks = range(1, similarity.shape[1] + 1)
     missed = [1 - brute_force(similarity, own, k) for k in ranks]
     assert found[way]["mean_rank"] == pytest.approx(1 + sum(missed))
+    # Chance is what random numbers reach.
+    random = rng.random((500, *own.shape))
+    for k in retrieval.RANKS:
+      mean = np.mean([brute_force(x, own, k) for x in random])
+      assert found["chance"][way][str(k)] == pytest.approx(mean, abs=0.02)
   assert (found["sentences"], found["pictures"]) == (22, 12)
-
-
-def test_chance_is_what_random_numbers_reach():
-  rng = np.random.default_rng(0)
-  text_picture = np.array([*range(15), 3, 3, 3, 4])
-
-  def run():
-    similarities = rng.random((19, 15)), rng.random((15, 19))
-    return retrieval.recalls(
-      *similarities, text_picture, np.arange(15), replicates=0
-    )
-
-  runs = [run() for _ in range(2000)]
-  for way, recalls in runs[0]["chance"].items():
-    for k, chance in recalls.items():
-      mean = np.mean([run[way][k] for run in runs])
-      error = 0.1 if k == "mean_rank" else 0.01
-      assert mean == pytest.approx(chance, abs=error)
-
-
-def test_embeddings_that_say_nothing_find_nothing():
-  same = np.ones((20, 20))
-  found = retrieval.recalls(same, same, np.arange(20), np.arange(20))
-  assert [found["text_to_image"][k] for k in "1 5 10".split()] == [0, 0, 0]
-  assert found["p"] == 1
+  assert found["p"] > 0.05
 
 
 def test_p_is_that_of_all_permutations():
@@ -86,18 +65,16 @@ def test_p_is_that_of_all_permutations():
       total += np.mean(np.sum(similarity > best, axis=1))
     return total
 
-  ranks = [
-    mean_rank(own[:, list(order)]) for order in itertools.permutations(range(4))
-  ]
-  exact = np.mean([r <= ranks[0] + 1e-9 for r in ranks])
+  orders = itertools.permutations(range(4))
+  ranks = np.array([mean_rank(own[:, list(order)]) for order in orders])
+  exact = np.mean(ranks <= ranks[0] + 1e-9)
   assert 0 < exact < 0.5
   found = retrieval.recalls(to_image, to_text, text_picture, pictures)
   assert found["p"] == pytest.approx(exact, abs=0.02)
 
 
 def units(rng, *shape):
-  x = rng.normal(size=shape).astype(np.float32)
-  return x / np.linalg.norm(x, axis=-1, keepdims=True)
+  return np.array(contrastive.normalise(rng.normal(size=shape)), np.float32)
 
 
 def test_similarities_are_those_of_the_loss():
