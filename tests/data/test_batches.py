@@ -110,8 +110,8 @@ def rows_of(examples, seed=None, epoch=0):
 
 def images_of(examples):
   """The image of each window's sentence."""
-  sentences = examples.split.sentences
-  return [sentences[window.sentence].image for window in examples.windows]
+  names = [s.image for s in examples.split.sentences]
+  return [names[window.sentence] for window in examples.windows]
 
 
 @settings(deadline=None)
