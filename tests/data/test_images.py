@@ -123,7 +123,7 @@ def test_one_pixel_and_truncated_files(form):
         images.decode(data[: int(len(data) * share)], shortest)
 
 
-TOO_LARGE = (15_000, 15_000), (2**31 - 1, 2**31 - 1), (200_000_001, 1)
+TOO_LARGE = (11_000, 10_000), (2**31 - 1, 2**31 - 1), (200_000_001, 1)
 BROKEN = [(b"\0", None), (b"<html>404 Not Found</html>", None)]
 BROKEN += [(png_of_size(0, 5), None)]
 BROKEN += [(png_of_size(*size), "pixels") for size in TOO_LARGE]
@@ -184,29 +184,19 @@ ORIGINALS = [
   encode(random_image(), "TIFF", compression="tiff_lzw"),
   encode(random_image(), "WEBP"),
 ]
-HEADERS = [b"", b"GIF89a", b"BM", b"II*\0", b"\xff\xd8\xff", ORIGINALS[0][:33]]
+changes = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)))
 
 
-@st.composite
-def mutated(draw):
-  data = bytearray(draw(st.sampled_from(ORIGINALS)))
-  for _ in range(draw(st.integers(1, 8))):
-    data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
-  cut = draw(st.integers(0, len(data)))
-  return bytes(data[:cut] if draw(st.booleans()) else data)
-
-
-noise = st.builds(bytes.__add__, st.sampled_from(HEADERS), st.binary())
-
-
-@settings(deadline=None)
-@given(st.one_of(mutated(), mutated(), noise), st.sampled_from([None, 2]))
-def test_any_bytes_are_decoded_or_broken(data, shortest):
+@settings(deadline=None, max_examples=200)
+@given(st.sampled_from(ORIGINALS), changes, st.floats(0, 2))
+def test_any_bytes_are_decoded_or_broken(data, changes, kept):
+  data = bytearray(data)
+  for place, value in changes:
+    data[place % len(data)] = value
   try:
-    image = images.decode(data, shortest)
+    image = images.decode(bytes(data[: int(kept * len(data))]), shortest=2)
   except images.BrokenImageError:
     return
-  assert image.mode == "RGB"
   assert np.asarray(image).shape == (image.height, image.width, 3)
 
 
@@ -227,10 +217,9 @@ def test_a_picture_of_the_right_size_is_not_resampled():
   image = random_image((16, 16))
   for style in ("clip", "google"):
     np.testing.assert_array_equal(images.vit_pixels(image, 16, style), image)
-  for size, left in (((16, 16), 1), ((22, 16), 4)):
-    whole = np.asarray(random_image(size))[1:15, left : left + 14]
-    pixels = images.scene_pixels(random_image(size), 14)
-    np.testing.assert_array_equal(pixels, whole)
+  image = random_image((22, 16))
+  middle = np.asarray(image)[1:15, 4:18]
+  np.testing.assert_array_equal(images.scene_pixels(image, 14), middle)
 
 
 def test_scene_pixels_draw_every_crop_and_flip():
