@@ -145,16 +145,6 @@ COLUMNS = [  # content, tag column, message
   (SAME["hipe"], "TOKEN", "=TOKEN is no column of tags"),
   ("\n# a b\n", "-1", "no sentence in it"),
 ]
-BAD = [(text, "-1", f":{line}: ", said) for text, line, said in BAD_LINES]
-BAD += [(text, column, ":", said) for text, column, said in COLUMNS]
-
-
-@pytest.mark.parametrize(("content", "column", "where", "message"), BAD)
-def test_bad_files_are_refused(file, content, column, where, message):
-  with pytest.raises(UserError) as error:
-    read(file, content, column)
-  assert str(error.value).startswith(f"{file}{where}")
-  assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def read_line(file, **record):
@@ -177,6 +167,13 @@ def test_jsonl_of_tokens(file):
   assert read_line(file, **fields, source="s").source == "s"
 
 
+def spanned(text, *spans):
+  """A record of a text with spans (start, end, label)."""
+  names = ("start", "end", "label")
+  spans = [dict(zip(names, span, strict=True)) for span in spans]
+  return {"text": text, "spans": spans}
+
+
 SPANS = [  # text with its spans in brackets, words, tags
   ("[Ann Lee]'s  [New\xa0York].", "Ann Lee 's New York .", "BIOBIO"),
   ("[a][b]-[ c\n]", "a b - c", "BBOB"),
@@ -189,20 +186,10 @@ SPANS = [  # text with its spans in brackets, words, tags
 def test_words_of_a_text_make_up_its_spans(file, marked, words, tags):
   parts = re.split(r"[][]", marked)
   ends = [0, *itertools.accumulate(map(len, parts))]
-  spans = [
-    {"start": ends[i], "end": ends[i + 1], "label": "X"}
-    for i in range(1, len(parts), 2)
-  ]
-  sentence = read_line(file, text="".join(parts), spans=spans[::-1])
+  spans = [(*ends[i : i + 2], "X") for i in range(1, len(parts), 2)]
+  sentence = read_line(file, **spanned("".join(parts), *spans[::-1]))
   assert sentence.words == tuple(words.split())
   assert "".join(tag[0] for tag in sentence.tags) == tags
-
-
-def spans(*values):
-  """A line whose text has these spans: (start, end, label)."""
-  names = ("start", "end", "label")
-  found = [dict(zip(names, v, strict=True)) for v in values]
-  return json.dumps({"text": "ab c", "spans": found})
 
 
 NO_TEXT = "'text' must be a string"
@@ -219,23 +206,31 @@ BAD_JSON = [
   ('{"tokens": ["a"], "tags": ["PER"]}', "'PER' is not a tag"),
   ('{"tokens": ["a"], "tags": ["O"], "image": 3}', "'image' must be a string"),
   ('{"text": "a", "spans": [3]}', "'start' must be a whole number"),
-  (spans((True, 1, "X")), "'start' must be a whole number"),
-  (spans((0, 0, "X")), f"span from 0 to 0 {NO_SPAN}"),
-  (spans((1, 5, "X")), NO_SPAN),
-  (spans((0, 1, "a b")), "'B-a b' is not a tag"),
-  (spans((1, 4, "X"), (0, 2, "Y")), f"span from 1 to 4 {NO_SPAN}"),
+  ('{"text": "a", "spans": 3}', "'spans' must be a list"),
 ]
+BAD_SPANS = [
+  ([(True, 1, "X")], "'start' must be a whole number"),
+  ([(0, 0, "X")], f"span from 0 to 0 {NO_SPAN}"),
+  ([(1, 5, "X")], NO_SPAN),
+  ([(0, 1, "a b")], "'B-a b' is not a tag"),
+  ([(1, 4, "X"), (0, 2, "Y")], f"span from 1 to 4 {NO_SPAN}"),
+]
+BAD_JSON += [(json.dumps(spanned("ab c", *x)), said) for x, said in BAD_SPANS]
+GOOD_LINE = '{"tokens": ["a"], "tags": ["O"]}\n'
+BAD = [("txt", x, "-1", f":{line}: ", said) for x, line, said in BAD_LINES]
+BAD += [("txt", x, column, ":", said) for x, column, said in COLUMNS]
+BAD += [("jsonl", GOOD_LINE + x, "-1", ":2: ", said) for x, said in BAD_JSON]
 
 
-@pytest.mark.parametrize(("line", "message"), BAD_JSON, ids=lambda x: x[:40])
-def test_bad_json_is_named(file, line, message):
-  path = file.with_suffix(".jsonl")
-  path.write_text('{"tokens": ["a"], "tags": ["O"]}\n' + line)
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case[1][:40])
+def test_bad_files_are_refused(file, case):
+  suffix, content, column, where, message = case
+  file = file.with_suffix(f".{suffix}")
   with pytest.raises(UserError) as error:
-    list(formats.read(path))
-  assert str(error.value).startswith(f"{path}:2: ")
-  assert message in str(error.value) and "\n" not in str(error.value)
-  assert len(str(error.value)) < len(str(path)) + 200
+    read(file, content, column)
+  said = str(error.value)
+  assert said.startswith(f"{file}{where}") and message in said
+  assert "\n" not in said and len(said) < len(f"{file}{column}") + 300
 
 
 def test_the_suffix_names_the_format(file):
