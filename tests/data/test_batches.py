@@ -1,18 +1,17 @@
 import collections
 import dataclasses
 import itertools
-from io import BytesIO
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from mner_jax.config import replace
 from mner_jax.data import batches, dataset, images, wordpiece
 from mner_jax.data.formats import Sentence
 from tests.conftest import TEXT_ONLY
+from tests.data.test_images import encode, random_image
 
 BUCKETS = (8, 16, 32)
 PICTURES = ("a", "b", "c", "d")
@@ -24,20 +23,15 @@ def make_split():
     Sentence(("Ann", "Lee", "at", "X"), ("I-PER", "I-PER", "O", "I-LOC"), "a"),
     Sentence(("Rome",) * 60, ("B-LOC",) + ("I-LOC",) * 59, "b"),
   ]
-  rng, records = np.random.default_rng(0), []
+  rng = np.random.default_rng(0)
   for _ in range(48):
     count = rng.integers(1, 13)
     words = rng.choice(("Ann", "Lee", "Rome", "saw", "in", "."), count)
     tags = rng.choice(("O", "B-PER", "B-LOC"), count)
     image = rng.choice((*PICTURES, "missing", "broken", ""))
     sentences.append(Sentence(tuple(words), tuple(tags), image))
-  for _ in PICTURES:
-    pixels, buffer = (
-      rng.integers(1, 256, (*rng.integers(20, 40, 2), 3)),
-      BytesIO(),
-    )
-    Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
-    records.append({"image": buffer.getvalue()})
+  pictures = (random_image((20 + 4 * i, 30), seed=i) for i in range(4))
+  records = [{"image": encode(picture, "PNG")} for picture in pictures]
   names = [s.image for s in sentences]
   status = ["ok" if name in PICTURES else name for name in names]
   rows = [PICTURES.index(name) if name in PICTURES else -1 for name in names]
@@ -80,13 +74,6 @@ def assert_shortest_buckets(planned, sizes):
   for length, ids in planned:
     for i in ids[ids != batches.PADDING]:
       assert length == min(b for b in BUCKETS if b >= sizes[i])
-
-
-def assert_equal(batch, other):
-  assert batch.keys() == other.keys()
-  for name in batch:
-    assert batch[name].dtype == other[name].dtype
-    np.testing.assert_array_equal(batch[name], other[name], err_msg=name)
 
 
 def load(examples, seed=None, epochs=1, first=0, **options):
@@ -222,7 +209,7 @@ def test_any_rows_and_any_start_give_the_same_batches(examples, seed):
   for first, rows in enumerate([slice(None), np.array([0, 1, 4, 5]), [7]]):
     found = load(examples, seed, 2, first, rows=rows)
     for batch, part in zip(whole[first:], found, strict=True):
-      assert_equal({k: x[rows] for k, x in batch.items()}, part)
+      np.testing.assert_equal({k: x[rows] for k, x in batch.items()}, part)
 
 
 def test_crops_are_random_in_epochs_and_rows(examples):
@@ -242,11 +229,10 @@ def test_crops_are_random_in_epochs_and_rows(examples):
   assert len(pairs) > len(shown) + 10 and np.mean(differ) > 0.9
 
 
-@pytest.mark.parametrize("seed", [None, 5])
-def test_rows_hold_their_window_and_padding_weighs_nothing(examples, seed):
-  planned = epoch_of(examples.plan(seed=seed))
+def test_rows_hold_their_window_and_padding_weighs_nothing(examples):
+  planned = epoch_of(examples.plan(seed=5))
   assert sorted(real_ids(planned)) == list(range(len(examples.windows)))
-  for (length, ids), batch in zip(planned, load(examples, seed), strict=True):
+  for (length, ids), batch in zip(planned, load(examples, 5), strict=True):
     assert batch["first_piece"].shape == batch["tags"].shape == (8, length)
     np.testing.assert_array_equal(batch["weight"], ids != batches.PADDING)
     for row, i in enumerate(ids):
@@ -280,7 +266,7 @@ def test_pictures_are_shown_where_they_are(make, examples):
   """Equal files have one id, whatever the data call them."""
   expected = {}
   for name, record in zip(PICTURES, examples.split.records, strict=True):
-    picture = Image.open(BytesIO(record["image"]))
+    picture = images.decode(record["image"])
     vit = images.vit_pixels(picture, 8, "clip")
     expected[name] = (vit, images.scene_pixels(picture, 14))
   files = ["a" if n == "b" else n for n in examples.split.image_names]
@@ -314,4 +300,4 @@ def test_a_text_model_reads_no_pictures(make, examples):
   pictures = {"pixels", "scene_pixels", "has_image", "image_id"}
   for batch, whole in zip(load(make(TEXT_ONLY)), load(examples), strict=True):
     assert whole.keys() - batch.keys() == pictures
-    assert_equal(batch, {name: whole[name] for name in batch})
+    np.testing.assert_equal(batch, {name: whole[name] for name in batch})

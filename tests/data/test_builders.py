@@ -1,16 +1,15 @@
 import dataclasses
-import io
 import os
 import shutil
 
-import numpy as np
 import pytest
 from etils import epath
 from PIL import Image
 
 from mner_jax.config import Config, DataConfig, UserError, replace
-from mner_jax.data import builders, dataset, folders, formats
+from mner_jax.data import builders, dataset, folders, formats, images
 from tests.conftest import TEXT_ONLY
+from tests.data.test_images import encode, random_image
 
 TRAIN = """\
 IMGID:red
@@ -34,9 +33,7 @@ SPLITS = {"train": TRAIN, "valid": "a\tO\n", "test": "b\tO\n"}
 
 
 def picture(colour, form="PNG", size=(6, 5)):
-  buffer = io.BytesIO()
-  Image.new("RGB", size, colour).save(buffer, form)
-  return buffer.getvalue()
+  return encode(Image.new("RGB", size, colour), form)
 
 
 def write_splits(folder, **changed):
@@ -194,8 +191,8 @@ def cut(path):
 
 @pytest.mark.parametrize("harm", [os.unlink, cut])
 def test_a_damaged_cache_is_one_line(folder, harm):
-  noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
-  Image.fromarray(noise).save(folder / "images" / "gone.bmp")
+  noise = random_image((300, 300))
+  noise.save(folder / "images" / "gone.bmp")
   built = train(folder)
   for name in (
     "*-train.*",
@@ -327,7 +324,6 @@ def test_pictures_are_stored_smaller(folder):
   (folder / "images" / "gone.jpg").write_bytes(large)
   split = train(folder, resize=10)
   assert split.image(0) == (folder / "images" / "red.jpg").read_bytes()
-  stored = Image.open(io.BytesIO(split.image(1)))
-  assert (stored.format, stored.size) == ("JPEG", (20, 10))
+  assert images.decode(split.image(1)).size == (20, 10)
   assert split.image_status == ["ok", "ok", "broken", "", "ok"]
   assert train(folder).image(1) == large

@@ -5,9 +5,10 @@ import re
 
 import numpy as np
 import pytest
+from seqeval.metrics.sequence_labeling import get_entities
 
 from mner_jax.config import UserError
-from mner_jax.data import formats
+from mner_jax.data import formats, schemes
 from mner_jax.data.synthetic import __main__ as command
 from mner_jax.data.synthetic import corpus, lexicon
 from mner_jax.data.synthetic.lexicon import LANGUAGES, TYPE_OF, TYPES
@@ -26,15 +27,11 @@ def splits():
 
 
 def entities(sentence):
-  """(type, text) of every entity of tags in IOB2."""
-  found = []
-  for word, tag in zip(sentence.words, sentence.tags, strict=True):
-    if tag.startswith("B-"):
-      found.append((tag[2:], word))
-    elif tag != "O":
-      assert found[-1][0] == tag[2:]
-      found[-1] = (tag[2:], f"{found[-1][1]} {word}")
-  return found
+  """(type, text) of every entity."""
+  return [
+    (kind, " ".join(sentence.words[first : last + 1]))
+    for kind, first, last in get_entities(list(sentence.tags))
+  ]
 
 
 def ambiguous(drawn):
@@ -135,6 +132,7 @@ def test_sentences_are_well_formed_and_in_one_split(splits):
     types = collections.Counter()
     for sentence, scene in drawn:
       types.update(kind for kind, _ in entities(sentence))
+      assert schemes.repair(sentence.tags) == (sentence.tags, 0)
       assert all(re.fullmatch(r"[^\s{}|]+", word) for word in sentence.words)
       assert scene in ("", *TYPES)
       image = rf"{split}-{sentence.language}-\d+" if scene else ""
@@ -193,13 +191,11 @@ def test_command(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_pictures_differ_and_repeat(scene):
-  first, again = (
-    [draw(scene, rng).tobytes() for _ in range(20)]
-    for rng in map(np.random.default_rng, (7, 7))
-  )
-  assert first == again and len(set(first)) == 20
-  picture = draw(scene, np.random.default_rng(0), 17)
-  assert (picture.mode, picture.size) == ("RGB", (17, 17))
+  rng, other = np.random.default_rng(7), np.random.default_rng(7)
+  pictures = [draw(scene, rng, 17) for _ in range(20)]
+  assert len({picture.tobytes() for picture in pictures}) == 20
+  assert pictures == [draw(scene, other, 17) for _ in range(20)]
+  assert {(x.mode, x.size) for x in pictures} == {("RGB", (17, 17))}
 
 
 def test_mean_colour_does_not_tell_the_type():

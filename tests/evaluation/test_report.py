@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import io
 import json
 import re
 import shutil
@@ -10,12 +9,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from mner_jax import sharding
-from mner_jax.data import batches, dataset, formats, wordpiece
+from mner_jax.data import batches, dataset, formats, images, wordpiece
 from mner_jax.evaluation import errors, evaluate, report
 from mner_jax.models.mner import MultimodalNER
+from tests.data.test_images import encode, random_image
 
 HOSTILE = (
   "<script>alert(1)</script>",
@@ -30,17 +29,14 @@ HOSTILE = (
 
 def make_split():
   """Fourteen sentences: some with pictures, one hostile, one in windows."""
-  rng = np.random.default_rng(0)
   sentences, records = [], []
   for i in range(12):
     words = ("Anna", "Smith", "visits", f"Town{i}") + ("today",) * i
     tags = ("B-PER", "I-PER", "O", "B-LOC") + ("O",) * i
     language, image = "en" if i % 2 else "de", f"pic{i}" if i < 6 else ""
     sentences.append(formats.Sentence(words, tags, image, language))
-    pixels = rng.integers(256, size=(20, 30, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    records.append({"image": buffer.getvalue()})
+    picture = encode(random_image((30, 20), seed=i), "PNG")
+    records.append({"image": picture})
   tags = ("B-PER",) + ("O",) * (len(HOSTILE) - 1)
   sentences.append(formats.Sentence(HOSTILE, tags, "", "en", *HOSTILE[:2]))
   words = ("Anna",) * 50
@@ -211,9 +207,9 @@ def test_pictures_are_those_the_model_saw(evaluated, data):
     has = evaluated.examples.split.sentences[number - 1].image != ""
     assert ("picture" in sentence) == ("attention" in sentence) == has
   uri = data["pictures"][by_number[2]["picture"]]
-  image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+  image = images.decode(base64.b64decode(uri.partition(",")[2]))
   pixels = evaluated.examples.rows(24, [1])["pixels"][0]
-  error = np.asarray(image.convert("RGB"), int) - pixels
+  error = np.asarray(image, int) - pixels
   assert np.abs(error).mean() < 40  # noise, compressed; unrelated: 85
 
 
