@@ -282,7 +282,7 @@ def save_and_die(workdir, scores, owner, name):
 
 def test_what_a_killed_save_left_is_cleared_away(workdir, capsys):
   folder = workdir / "checkpoints"
-  (folder / "4.orbax-checkpoint-tmp").mkdir()
+  (folder / "5.orbax-checkpoint-tmp").mkdir()
   save_and_die(workdir, {4: None}, integrity, "save")
   assert (folder / "4").is_dir()
   # Scoring the best meanwhile is possible.
