@@ -5,6 +5,7 @@ description of the model; the fusion and the losses are plain PyTorch. It takes
 the batches that our model takes, as tensors.
 """
 
+import collections
 import json
 import re
 
@@ -48,26 +49,20 @@ def encoders(config, attention="eager"):
       **sizes(text),
     )
   )
-  patches = {"image_size": vit.image_size, "patch_size": vit.patch_size}
-  if not vit.enabled:
-    picture = None
-  elif vit.style == "clip":
+  picture, scene = None, None
+  if vit.enabled:
     picture = transformers.CLIPVisionModel(
-      transformers.CLIPVisionConfig(**sizes(vit), **patches)
+      transformers.CLIPVisionConfig(
+        image_size=vit.image_size, patch_size=vit.patch_size, **sizes(vit)
+      )
     )
-  else:
-    picture = transformers.ViTModel(
-      transformers.ViTConfig(**sizes(vit), **patches), add_pooling_layer=False
-    )
-  scene = None
   if resnet.enabled:
+    widths = [4 * resnet.width * 2**i for i in range(len(resnet.stages))]
     scene = transformers.ResNetModel(
       transformers.ResNetConfig(
         embedding_size=resnet.width,
         depths=list(resnet.stages),
-        hidden_sizes=[
-          4 * resnet.width * 2**i for i in range(len(resnet.stages))
-        ],
+        hidden_sizes=widths,
         layer_type="bottleneck",
         downsample_in_bottleneck=False,
       )
@@ -80,10 +75,10 @@ class ImageAttention(nn.Module):
 
   def __init__(self, width, tokens, heads, dropout, released):
     super().__init__()
-    self.query = nn.Linear(width, width)
-    self.key = nn.Linear(tokens, width)
-    self.value = nn.Linear(tokens, width)
-    self.output = nn.Linear(width, width)
+    inputs = {"query": width, "key": tokens, "value": tokens, "output": width}
+    self.attention = nn.ModuleDict(
+      {name: nn.Linear(x, width) for name, x in inputs.items()}
+    )
     self.norm = nn.LayerNorm(width, eps=1e-12)
     self.dropout = nn.Dropout(dropout)
     self.heads, self.released = heads, released
@@ -92,22 +87,30 @@ class ImageAttention(nn.Module):
     def split(x):
       return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    query = self.key if self.released else self.query
-    q, k, v = split(query(words)), split(self.key(tokens)), self.value(tokens)
+    part = self.attention
+    query = part["key" if self.released else "query"]
+    q, k = split(query(words)), split(part["key"](tokens))
+    v = split(part["value"](tokens))
     weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
-    seen = (self.dropout(weights) @ split(v)).transpose(1, 2).flatten(2)
-    seen = self.dropout(self.output(seen)) * has_image[:, None, None]
+    seen = (self.dropout(weights) @ v).transpose(1, 2).flatten(2)
+    seen = self.dropout(part["output"](seen)) * has_image[:, None, None]
     return self.norm(seen + words)
 
 
 def head(width_in, width):
-  return nn.Sequential(
-    nn.Linear(width_in, width), nn.ReLU(), nn.Linear(width, width)
-  )
+  layers = {
+    "hidden": nn.Linear(width_in, width),
+    "relu": nn.ReLU(),
+    "output": nn.Linear(width, width),
+  }
+  return nn.Sequential(collections.OrderedDict(layers))
 
 
 class Reference(nn.Module):
-  """The model and its losses; `forward` returns emissions and losses."""
+  """The model and its losses; `forward` returns emissions and losses.
+
+  Modules that are not of an encoder have the names that they have in ours.
+  """
 
   def __init__(self, config, text, vit, resnet):
     super().__init__()
@@ -116,6 +119,7 @@ class Reference(nn.Module):
     self.config = config
     self.text, self.vit, self.resnet = text, vit, resnet
     branches = {}  # name -> width of its image tokens
+    self.fusion = nn.ModuleDict()
     if vit is not None:
       branches["vit"] = model.vit.hidden_size
       self.vit_head = head(model.vit.num_tokens * branches["vit"], width)
@@ -123,18 +127,14 @@ class Reference(nn.Module):
       branches["resnet"] = width
       scene = 4 * model.resnet.width * 2 ** (len(model.resnet.stages) - 1)
       self.resnet_head = head(scene, width)
-      self.scene_token = nn.Linear(scene, width)
+      self.fusion["scene_token"] = nn.Linear(scene, width)
       resnet.requires_grad_(False)
     if branches:
       self.text_head = head(width, width)
       settings = (model.fusion_heads, model.dropout, model.released)
-      self.fusion = nn.ModuleDict(
-        {
-          name: ImageAttention(width, tokens, *settings)
-          for name, tokens in branches.items()
-        }
-      )
-      self.join = nn.Linear(len(branches) * width, width)
+      for name, tokens in branches.items():
+        self.fusion[name] = ImageAttention(width, tokens, *settings)
+      self.fusion["join"] = nn.Linear(len(branches) * width, width)
     self.dropout = nn.Dropout(model.dropout)
     self.emissions = nn.Linear(width, tags)
     self.crf = torchcrf.CRF(tags, batch_first=True)
@@ -154,22 +154,22 @@ class Reference(nn.Module):
     words = out.last_hidden_state.gather(1, index)
     tokens, images = {}, {}
     if self.vit is not None:
-      style = PIXEL_STATISTICS[self.config.model.vit.style]
-      patches = self.vit(pixel_values(batch["pixels"], style))
+      pixels = pixel_values(batch["pixels"], PIXEL_STATISTICS["clip"])
+      patches = self.vit(pixels)
       tokens["vit"] = patches.last_hidden_state
       images["vit"] = self.vit_head(tokens["vit"].flatten(1))
     if self.resnet is not None:
       with torch.no_grad():
         pixels = pixel_values(batch["scene_pixels"], IMAGENET_STATISTICS)
         scene = self.resnet(pixels).pooler_output.flatten(1)
-      tokens["resnet"] = self.scene_token(scene)[:, None]
+      tokens["resnet"] = self.fusion["scene_token"](scene)[:, None]
       images["resnet"] = self.resnet_head(scene)
     if tokens:
       joined = [
         self.fusion[name](words, x, batch["has_image"])
         for name, x in tokens.items()
       ]
-      words = self.join(torch.cat(joined, dim=-1))
+      words = self.fusion["join"](torch.cat(joined, dim=-1))
     emissions = self.emissions(self.dropout(words))
     text = self.text_head(out.pooler_output) if tokens else None
     return emissions, self.losses(emissions.float(), text, images, batch)
@@ -184,12 +184,10 @@ class Reference(nn.Module):
     if images:
       rows = (weight * batch["has_image"]) > 0
       ids = None if self.config.model.released else batch["image_id"][rows]
+      alpha, heat = self.config.loss.alpha, self.config.loss.temperature
       for name, image in images.items():
-        losses[f"contrastive_{name}"] = nt_xent(
-          text[rows].float(), image[rows].float(),
-          self.config.loss.temperature, ids,
-        )  # fmt: skip
-      alpha = self.config.loss.alpha
+        pair = text[rows].float(), image[rows].float()
+        losses[f"contrastive_{name}"] = nt_xent(*pair, heat, ids)
       contrastive = sum(losses[f"contrastive_{name}"] for name in images)
       losses["loss"] = 2 * (alpha * losses["crf"] + (1 - alpha) * contrastive)
     return losses
@@ -224,23 +222,11 @@ def nt_xent(text, image, temperature, image_id=None):
 def tensors(batch, device="cpu"):
   """A batch of ours as tensors."""
   return {
-    name: torch.tensor(np.asarray(x), device=device).to(
-      torch.int64 if x.dtype == np.int32 else torch.tensor(x[:0]).dtype
+    name: torch.tensor(
+      x.astype(np.int64) if x.dtype == np.int32 else x, device=device
     )
     for name, x in batch.items()
   }
-
-
-# (regex of a module of Reference, ours); the encoders go through files.
-_HEADS = (
-  (r"(\w+_head)\.0", r"\1/hidden"),
-  (r"(\w+_head)\.2", r"\1/output"),
-  (r"fusion\.(\w+)\.norm", r"fusion/\1/norm"),
-  (r"fusion\.(\w+)\.(\w+)", r"fusion/\1/attention/\2"),
-  (r"join", "fusion/join"),
-  (r"scene_token", "fusion/scene_token"),
-  (r"emissions", "emissions"),
-)
 
 
 def to_params(named, abstract, folder):
@@ -252,40 +238,30 @@ def to_params(named, abstract, folder):
   flat, parts = {}, {}
   for name, x in named.items():
     x = x.detach().clone()  # arrays of the same memory would train along
-    top, _, rest = name.partition(".")
-    if top in ("text", "vit", "resnet"):
-      parts.setdefault(top, {})[rest] = x
-    elif top == "crf":
-      ours = rest.removesuffix("_transitions")
-      flat[f"crf/{ours}"] = x.numpy()
-    else:
-      module, _, leaf = name.rpartition(".")
-      regex, ours = next(r for r in _HEADS if re.fullmatch(r[0], module))
-      ours = re.sub(regex, ours, module)
-      if leaf == "bias":
-        flat[f"{ours}/bias"] = x.numpy()
-      elif ours.endswith("norm"):
-        flat[f"{ours}/scale"] = x.numpy()
-      else:
-        flat[f"{ours}/kernel"] = x.numpy().T
-  params = traverse_util.unflatten_dict(flat, sep="/")
+    *modules, leaf = name.removesuffix("_transitions").split(".")
+    if modules[0] in pretrained.ENCODERS:
+      rest = name.removeprefix(f"{modules[0]}.")
+      parts.setdefault(modules[0], {})[rest] = x.contiguous()
+      continue
+    x = x.numpy()
+    if leaf == "weight":
+      leaf, x = ("scale", x) if modules[-1] == "norm" else ("kernel", x.T)
+    flat[*modules, leaf] = x
+  params = traverse_util.unflatten_dict(flat)
   sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  if "resnet" in parts:
+    state = parts["resnet"].items()
+    parts["resnet"] = {torchvision_name(n): x for n, x in state}
+  settings = {
+    "text": {"model_type": "bert", "vocab_size": 0},
+    "vit": {"model_type": "clip"},
+    "resnet": {"architecture": "resnet50"},
+  }
   for top, state in parts.items():
     place = folder / top
     place.mkdir(parents=True, exist_ok=True)
-    settings = {
-      "text": {"model_type": "bert", "vocab_size": 0},
-      "vit": {"model_type": "vit"},
-      "resnet": {"architecture": "resnet50"},
-    }[top]
-    if top == "resnet":
-      state = {torchvision_name(n): x for n, x in state.items()}
-    elif any("self_attn" in n for n in state):
-      settings["model_type"] = "clip"
-    (place / "config.json").write_text(json.dumps(settings))
-    save_file(
-      {n: x.contiguous() for n, x in state.items()}, place / "model.safetensors"
-    )
+    (place / "config.json").write_text(json.dumps(settings[top]))
+    save_file(state, place / "model.safetensors")
     want = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
       abstract[top],

