@@ -57,18 +57,13 @@ def size(tree):
 def test_full_size_model_has_the_published_parameter_counts():
   labels = ("LOC", "MISC", "ORG", "PER")
   config = pretrained.fill_sizes(replace(Config(), {"data.labels": labels}))
-  batch = batches.empty(config, 2, 32)
-  model = MultimodalNER(config)
-  params = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
+  params = shapes(config)
   assert size(params["text"]) == 177_853_440
   # CLIPVisionModel has 87,456,000; its final norm (2 x 768) is not used.
   assert size(params["vit"]) == 87_456_000 - 1536
   # torchvision: 60,192,808 with the classifier; BatchNorm's scale and bias
   # are two numbers per channel there and here.
   assert size(params["resnet"]) == 60_192_808 - 2_049_000
-  out = jax.eval_shape(model.apply, {"params": params}, batch)
-  assert out.emissions.shape == (2, 32, 9)
-  assert out.text.shape == out.images["vit"].shape == (2, 768)
 
 
 CONFIGS = sorted(pathlib.Path("mner_jax/configs").glob("[a-z]*.py"))
@@ -113,7 +108,7 @@ def test_padding_bucket_and_order_change_nothing(config, random_batch):
 
 
 def test_padding_rows_change_no_loss_and_no_gradient(config, random_batch):
-  """Neither rows without a word nor any sentences that weigh nothing."""
+  """Nor is there a NaN without any picture."""
   batch = random_batch(config, 8, 16)
   batch["weight"][6:] = 0
   empty = {
@@ -132,6 +127,9 @@ def test_padding_rows_change_no_loss_and_no_gradient(config, random_batch):
     loss(draw(config), batch),
     loss(draw(config), empty),
   )
+  blind = batch | {"has_image": np.zeros(8, bool)}  # none to compare or swap
+  finite = jax.tree.map(np.isfinite, loss(draw(config), blind))
+  assert all(x.all() for x in jax.tree.leaves(finite))
 
 
 def test_without_a_picture_its_pixels_do_not_matter(config, random_batch):
@@ -153,11 +151,10 @@ class DenseAndDropout(nn.Module):
 
 
 def test_layers_drop_different_units_the_same_in_any_program():
-  x = jnp.ones((64, 32))
   keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
 
   def run(layer, unroll=1, remat=False):
-    return run_layers(layer, 3, x, unroll=unroll, remat=remat)
+    return run_layers(layer, 3, jnp.ones((64, 32)), unroll=unroll, remat=remat)
 
   @functools.partial(jax.jit, static_argnums=(1, 2))
   @functools.partial(jax.value_and_grad, has_aux=True)
@@ -238,34 +235,21 @@ def test_what_decays(tiny):
   assert (decayed, still) == (DECAY, DO_NOT_DECAY)
 
 
-@pytest.mark.slow
-def test_remat_keeps_less_and_changes_no_gradient(tiny, change, random_batch):
+def test_remat_keeps_less(tiny, change, random_batch):
   batch = random_batch(tiny, 16, 32)
-  params = draw(tiny)
-  keys = {"dropout": jax.random.key(1)}
 
-  def measure(config):
-    def loss(params):
-      variables = {"params": params}
-      out = MultimodalNER(config).apply(
-        variables, batch, deterministic=False, rngs=keys
-      )
-      return losses(config, out, batch)[0]
-
+  def kept(config):
     def backward(params):  # holds what the backward pass needs
-      return jax.vjp(loss, params)[1]
+      out = functools.partial(
+        MultimodalNER(config).apply,
+        deterministic=False,
+        rngs={"dropout": jax.random.key(1)},
+      )
+      return jax.vjp(
+        lambda p: losses(config, out({"params": p}, batch), batch)[0], params
+      )[1]
 
-    return jax.jit(jax.grad(loss))(params), size(
-      jax.eval_shape(backward, params)
-    )
+    return size(jax.eval_shape(backward, shapes(config)))
 
-  plain, kept = measure(tiny)
-  again, less = measure(
-    change(tiny, model__text__remat=True, model__vit__remat=True)
-  )
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
-    plain,
-    again,
-  )
-  assert less < 0.6 * kept
+  less = change(tiny, model__text__remat=True, model__vit__remat=True)
+  assert kept(less) < 0.6 * kept(tiny)

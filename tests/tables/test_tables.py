@@ -131,12 +131,11 @@ def test_rows_are_paired_by_sentence(tmp_path):
 
 def test_retrieval_is_printed_against_chance():
   """Mean and sample deviation of each number, and the largest p."""
+  chance = {"text_to_image": {"1": 0.5}}
   found = []
   for recall, p in ((0.25, 0.1), (0.75, 0.3)):
-    ways = {"text_to_image": {"1": recall}}
-    chance = {"text_to_image": {"1": 0.5}}
-    scores = {"all": {**ways, "chance": chance, "p": p}}
-    found.append({"retrieval": scores, "seconds": 9})
+    scores = {"text_to_image": {"1": recall}, "chance": chance, "p": p}
+    found.append({"retrieval": {"all": scores}, "seconds": 9})
   row = {"row": "A", "hash": "h", "languages": ()}
   row["scores"] = output._over_seeds(found)
   assert output._cells(rows.TABLES["retrieval"], row) == {
@@ -171,9 +170,8 @@ def test_a_hash_is_of_the_settings_and_the_sentences(planned, tmp_path):
 def test_a_failed_run_costs_its_row_only(folder, planned):
   """And finished runs are left as they are."""
   broken, kept = planned
-  metrics, config = (
-    broken.folder / name for name in ("test_metrics.json", "config.json")
-  )
+  metrics = broken.folder / "test_metrics.json"
+  config = broken.folder / "config.json"
   before = metrics.read_text(), config.read_text()
   written = (kept.folder / "test_metrics.json").stat().mtime
   metrics.unlink()
@@ -188,42 +186,24 @@ def test_a_failed_run_costs_its_row_only(folder, planned):
   config.write_text(before[1])
 
 
-def run_until(log, text, argv):
-  """`run`, with a SIGTERM once a log has a text."""
+def test_a_signal_ends_the_run_and_the_table(folder, planned):
+  """Its run saves and nothing is started after it; exit code 75."""
+  argv = [*arguments(folder), "--seeds=3"]
+  _, more = tables.plan(parse(argv))
+  first, second, *_ = (one for one in more if not one.finished)
+  log = first.folder / "log.txt"
 
   def stop():
-    while not (log.exists() and text in log.read_text()):
+    while not (log.exists() and "sentences;" in log.read_text()):
       time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGTERM)
 
   threading.Thread(target=stop, daemon=True).start()
-  return run(argv)
-
-
-def test_a_signal_ends_the_run_and_the_table(folder, planned):
-  """The child is gone and nothing is started after it; exit code 75."""
-  argv = [*arguments(folder), "--seeds=3"]
-  _, more = tables.plan(parse(argv))
-  first, second, *_ = (one for one in more if not one.finished)
-  code, out, err = run_until(first.folder / "log.txt", "", argv)
+  code, out, err = run(argv)
   assert code == EXIT_STOPPED and out == ""
   assert err.endswith("stopped; the same command goes on\n")
-  assert not second.folder.exists()
-
-
-@pytest.mark.slow
-def test_a_table_survives_a_signal(folder):
-  """Its run saves; the same command resumes it and finishes the table."""
-  argv = arguments(folder, "whole")
-  _, started = tables.plan(parse(argv))
-  log = started[0].folder / "log.txt"
-  assert run_until(log, "sentences;", argv)[0] == EXIT_STOPPED
   assert "stopped at step" in log.read_text()
-  code, out, err = run(argv)
-  assert code == 0, err
-  assert "2 runs, 0 of them finished before" in err
-  assert out.startswith("**MMNERD-EN, text only**")
-  assert all(one.finished for one in started)
+  assert not second.folder.exists()
 
 
 def test_a_subset_without_train_file_parts_valid(tmp_path):
