@@ -4,13 +4,12 @@ They run in this process, on its first device.
 """
 
 import resource
-import shutil
 import signal
 
 import numpy as np
 import pytest
 
-from mner_jax import checkpoint, sharding
+from mner_jax import checkpoint
 from mner_jax.cli import EXIT_STOPPED
 from mner_jax.data import batches
 from mner_jax.training import run as running
@@ -22,7 +21,6 @@ from tests.training.conftest import (
   signalled,
   steps,
 )
-from tests.training.test_loop import write_corpus
 
 # How the lines begin that describe the data and the progress of a run.
 START = ("first", "{'tra", "train: ", "valid: ", "test: ", "step ", "build")
@@ -139,28 +137,6 @@ def test_batches_that_are_not_finite(train, tmp_path, monkeypatch):
   assert bad == [{"step": s, "skipped": "crf"} for s in (6, 21)]
   logged = [line["step"] for line in found if "valid_f1" not in line]
   assert logged == list(range(1, TOTAL + 1))
-
-
-def test_a_data_folder_that_goes_away_is_one_line(train, tmp_path, monkeypatch):
-  """What is open is read to the end; the test split is not found any more."""
-  write_corpus(tmp_path / "data")
-  put = sharding.put_batch
-
-  def gone(*args):
-    shutil.rmtree(tmp_path / "data", ignore_errors=True)
-    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-    return put(*args)
-
-  monkeypatch.setattr(sharding, "put_batch", gone)
-  code, _, err = train(
-    tmp_path / "run",
-    f"--config.data.path={tmp_path / 'data'}",
-    f"--config.data.cache_dir={tmp_path / 'cache'}",
-  )
-  assert code == 2, err
-  expected = f"data.path: {tmp_path / 'data'} is not a folder"
-  assert expected in error_line(err)
-  assert checkpoint.latest_step(tmp_path / "run") == TOTAL
 
 
 def test_a_run_in_a_bucket(train, undisturbed, tmp_path, monkeypatch):
