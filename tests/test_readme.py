@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import shutil
 import sys
 
 import pytest
@@ -25,9 +26,10 @@ def test_there_are_commands():
   assert len(SHORT) == 2 and len(COMMANDS) > 6
 
 
-def test_short_commands(trained, monkeypatch, capsys):
+def test_short_commands(shared_run, tmp_path, monkeypatch, capsys):
   """In the order of the README, on a run of a few updates."""
-  workdir, _ = trained("images")
+  workdir = tmp_path / "run"
+  shutil.copytree(shared_run("images") / "run", workdir)
   for line in SHORT:
     _, *words = shlex.split(line.replace("runs/synthetic", str(workdir)))
     words = [word for word in words if word != "-m"]

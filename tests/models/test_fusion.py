@@ -67,7 +67,7 @@ def test_new_layers_start_as_torch_linear(tiny, fusion):
   )
   model = MultimodalNER(config)
   batch = batches.empty(config, 1, config.data.buckets[0])
-  params = model.init(jax.random.key(0), batch)["params"]
+  params = jax.jit(model.init)(jax.random.key(0), batch)["params"]
   leaves = {
     jax.tree_util.keystr(path, simple=True, separator="/"): x
     for path, x in jax.tree.leaves_with_path(params)
