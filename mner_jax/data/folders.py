@@ -73,7 +73,8 @@ def _splits(folder):
   """Returns {split: path} of the files directly in a folder."""
   found = {}
   # One listing instead of many lookups: the folder may be remote.
-  present = {p.name for p in folder.glob("*")}
+  # `glob` takes a folder that one may not read for an empty one.
+  present = {p.name for p in folder.iterdir()} if folder.is_dir() else {}
   for split, names in SPLITS.items():
     parts = itertools.product(names, ("", "_conll_format"), formats.SUFFIXES)
     files = [folder / name for name in map("".join, parts) if name in present]

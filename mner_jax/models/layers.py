@@ -1,9 +1,9 @@
 """Equal layers, one after the other, as one loop over stacked parameters.
 
-At the authors' sizes the train step is a program of 9,840 lines, of 13,889
-with the loops unrolled; XLA:CPU compiles it in 35 against 61 s of CPU time. A
-step of 12 BERT layers takes the same time on a CPU, one of the default run's 2
-layers 3-4 % longer than unrolled.
+Measured on 2 CPU cores, 24 November 2026: at the authors' sizes the train step
+is a program of 9,840 lines, of 13,889 with the loops unrolled; XLA compiles it
+in 35 against 61 s of CPU time. A step of 12 BERT layers takes the same time,
+one of the default run's 2 layers 3-4 % longer than unrolled.
 """
 
 import flax.linen as nn

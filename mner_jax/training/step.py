@@ -56,7 +56,10 @@ def check_frozen(params, patterns):
   # The default is for the models that have a ResNet.
   for pattern in set(patterns) - set(OptimConfig().frozen):
     if not any(re.search(pattern, path) for path in paths):
-      raise UserError(f"optim.frozen: no parameter's name matches {pattern!r}")
+      raise UserError(
+        f"optim.frozen: no parameter's name matches {pattern!r}; the lowest"
+        " layers of the text encoder are model.text.frozen_layers"
+      )
   trainable, frozen = split_frozen(params, patterns)
   if not trainable:
     raise UserError("optim.frozen: nothing is left to train")

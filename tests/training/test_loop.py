@@ -127,15 +127,12 @@ def corpus(shared_run):
 
 
 @pytest.fixture(scope="module")
-def run(corpus):
+def workdir(corpus):
   """A copy of a run to its end, in one go."""
-  workdir = corpus.parent / "copy"
-  shutil.copytree(corpus.parent / "run", workdir)
-  return workdir
+  return shutil.copytree(corpus.parent / "run", corpus.parent / "copy")
 
 
-def test_a_run_leaves_what_it_promises(run):
-  workdir = run
+def test_a_run_leaves_what_it_promises(workdir):
   assert {p.name for p in workdir.iterdir()} == {
     "config.json", "tokenizer", "metrics.jsonl", "timing.jsonl",
     "checkpoints", "test_metrics.json", "lock", "run.json",
@@ -200,24 +197,25 @@ def named_arrays(workdir):
 
 
 @pytest.mark.slow
-def test_stopped_and_started_again_equals_one_go(corpus, run):
-  one_go = run
-  workdir = corpus.parent / "stopped"
-  arguments = ("train.py", f"--config={corpus}", f"--workdir={workdir}")
-  first = command(*arguments, "--stop_at=11")
+def test_stopped_and_started_again_equals_one_go(corpus, workdir):
+  stopped = corpus.parent / "stopped"
+  kept = f"--compilation_cache={corpus.parent / 'kept'}"
+  arguments = "train.py", f"--config={corpus}", f"--workdir={stopped}", kept
+  first = process(*arguments, "--stop_at=11")
   assert first.returncode == 0, first.stderr
-  assert [p.name for p in (workdir / "checkpoints").iterdir()].count("11")
-  second = command(*arguments)
+  assert [p.name for p in (stopped / "checkpoints").iterdir()].count("11")
+  second = process(*arguments)
   assert second.returncode == 0, second.stderr
   assert "going on after step 11" in second.stderr
+  assert "s to compile\n" in first.stderr
+  assert "s to read what was compiled before\n" in second.stderr
   for name in ("config.json", "metrics.jsonl", "test_metrics.json"):
-    assert (workdir / name).read_bytes() == (one_go / name).read_bytes(), name
-  for got, want in zip(arrays(workdir), arrays(one_go), strict=True):
+    assert (stopped / name).read_bytes() == (workdir / name).read_bytes(), name
+  for got, want in zip(arrays(stopped), arrays(workdir), strict=True):
     assert got.tobytes() == want.tobytes()
 
 
-def test_eval_repeats_the_scores_and_takes_overrides(run):
-  workdir = run
+def test_eval_repeats_the_scores_and_takes_overrides(workdir):
   want = (workdir / "test_metrics.json").read_bytes()
   result = command("eval.py", f"--workdir={workdir}", "--report")
   assert result.returncode == 0, result.stderr
@@ -229,8 +227,7 @@ def test_eval_repeats_the_scores_and_takes_overrides(run):
 
 
 @pytest.mark.parametrize("field", ["languages", "eval_languages"])
-def test_eval_of_other_data_writes_no_file_of_the_run(run, field, tmp_path):
-  workdir = run
+def test_eval_of_other_data_writes_no_file_of_the_run(workdir, field, tmp_path):
   before = files(workdir)
   arguments = (
     "eval.py",
@@ -249,23 +246,20 @@ def first_line(workdir):
   return json.loads(text.splitlines()[0])
 
 
-def test_init_from_starts_where_another_run_was_best(corpus, run):
-  workdir = run
+def test_init_from_starts_where_another_run_was_best(corpus, workdir):
   other = corpus.parent / "further"
-  arguments = (
-    f"--config={corpus}", f"--workdir={other}",
-    f"--config.init_from={workdir}", "--stop_at=1",
-  )  # fmt: skip
-  result = command("train.py", *arguments)
+  places = f"--workdir={other}", f"--config.init_from={workdir}"
+  steps = "--stop_at=1", "--profile=1:1"
+  result = command("train.py", f"--config={corpus}", *places, *steps)
   assert result.returncode == 0, result.stderr
   assert "frozen at random numbers" not in result.stderr
   first = first_line(other)
   scratch = first_line(workdir)
   assert first["crf"] < scratch["crf"] / 4
+  assert list(other.glob("plugins/profile/*/*.xplane.pb"))
 
 
-def test_other_sentences_in_a_workdir_are_refused(corpus, run, tmp_path):
-  workdir = run
+def test_other_sentences_in_a_workdir_are_refused(corpus, workdir, tmp_path):
   other = tmp_path / "other"
   write_corpus(other)
   path = other / "en" / "train.txt"
@@ -280,8 +274,7 @@ def test_other_sentences_in_a_workdir_are_refused(corpus, run, tmp_path):
   assert result.returncode == 0, result.stderr
 
 
-def test_a_type_that_only_the_evaluated_file_has_is_missed(run, tmp_path):
-  workdir = run
+def test_a_type_that_only_the_evaluated_file_has_is_missed(workdir, tmp_path):
   other = tmp_path / "other"
   write_corpus(other)
   path = other / "en" / "test.txt"
@@ -298,9 +291,8 @@ def test_a_type_that_only_the_evaluated_file_has_is_missed(run, tmp_path):
   assert scores["per_type"]["MISC"]["support"] == 8
 
 
-def test_eval_of_a_cut_log(run, tmp_path):
-  workdir = tmp_path / "run"
-  shutil.copytree(run, workdir)
+def test_eval_of_a_cut_log(workdir, tmp_path):
+  workdir = shutil.copytree(workdir, tmp_path / "run")
   log = workdir / "metrics.jsonl"
   log.write_bytes(log.read_bytes()[:-9])  # as a kill leaves it
   result = command("eval.py", f"--workdir={workdir}")
