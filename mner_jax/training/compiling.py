@@ -1,8 +1,10 @@
-"""Compiled programs: kept on disk, and what the first update cost."""
+"""Compiled programs: kept on disk, their memory, what the first update cost."""
 
 import collections
 import contextlib
+import ctypes
 import pathlib
+import sys
 import time
 
 import jax
@@ -31,6 +33,19 @@ def keep(folder=None):
   jax.config.update("jax_compilation_cache_dir", folder)
   # JAX would leave out what compiled in under a second.
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def reuse_memory():
+  """Keeps the memory that a step of XLA:CPU frees for the next step.
+
+  It allocates a step's temporaries anew every time, and the system would clear
+  their pages again: 1.4 of 4.9 s at the sizes of MiniLM and ViT-B/32, batch 16.
+  """
+  if sys.platform == "linux":
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's
+    options = {-8: 1, -4: 0, -1: -1}  # one arena, no mmap, no trimming
+    for option, value in options.items() if mallopt else ():
+      mallopt(option, value)
 
 
 @contextlib.contextmanager

@@ -52,6 +52,7 @@ def run(config, workdir, stop_at=None, profile=(0, 0), retrieve=False):
   which comes last and means finished.
   """
   workdir = epath.Path(workdir)
+  compiling.reuse_memory()
   with record.accounting(workdir), lock(workdir):
     trained = loop.train(config, workdir, stop_at, profile)
     if trained is None:
