@@ -117,7 +117,7 @@ def shared_run(tmp_path_factory):
         fields = commands.experiment(folder, fields)
         config = commands.write_config(folder / "tiny.py", fields)
         flags = f"--config={config}", f"--workdir={folder / 'run'}"
-        result = commands.process("train.py", *flags)
+        result = commands.command("train.py", *flags)
         assert result.returncode == 0, result.stderr
         (folder / "err.txt").write_text(result.stderr)
         (folder / "out.txt").write_text(result.stdout)

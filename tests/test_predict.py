@@ -128,7 +128,8 @@ def test_files_and_pipes_of_both_formats(run, tmp_path, monkeypatch):
   found = parse((tmp_path / "target.jsonl").read_text())
   assert output.is_symlink()
   assert [r["tags"] for r in found] == [tags for _, tags in sentences]
-  path = data / "test.jsonl"  # beside images/
+  path = tmp_path / "test.jsonl"  # beside images/
+  (tmp_path / "images").symlink_to(data / "images")
   records = [{"tokens": s.words, "image": s.image} for s, _ in sentences]
   path.write_text("\n\n".join(map(json.dumps, records)))
   assert call(input=path, output=output) == said

@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import pathlib
+import re
 import sys
 
 import numpy as np
@@ -41,7 +42,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """
 
   # Raise it with every change of what is written for the same source.
-  VERSION = tfds.core.Version("2.0.0")
+  VERSION = tfds.core.Version("2.1.0")
 
   def __init__(self, name, content, cache_dir, files, examples):
     self.name, self.files, self.examples = name, files, examples
@@ -84,7 +85,28 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       if status == "ok" and name not in places:
         places[name] = len(places) + 1
         yield places[name], {"text": "", "image": data}
-      texts.append((vars(sentence), name, status, places.get(name, 0)))
+      row = dict(vars(sentence))
+      texts.append((row, name, status, places.get(name, 0)))
+    fill_sources([row for row, *_ in texts])
+
+
+def fill_sources(sentences):
+  """Names MMNERD's sources, "tweet" and "caption", by its image ids.
+
+  Ids of other data may look like its O_12: they count beside a clear one only.
+
+  Args:
+    sentences: dicts of the fields of all of a split's, changed in place.
+  """
+  forms = {"caption": r"\d{8}---.+", "tweet": r"1[67](_\d\d){1,2}_\d+(\.jpg)?"}
+  found = {}
+  for source, form in forms.items():
+    ids = {s["image"] for s in sentences if re.fullmatch(form, s["image"])}
+    found |= dict.fromkeys(ids, source)
+  for s in sentences:
+    unclear = found and re.fullmatch(r"O_\d+(\.jpg)?", s["image"])
+    name = "tweet" if unclear else found.get(s["image"], "")
+    s["source"] = s["source"] or name
 
 
 @contextlib.contextmanager

@@ -48,13 +48,6 @@ class Sentence:
     return f"{file}:{int(lines) + (0 if file.endswith('.jsonl') else word)}"
 
 
-def source_of(image):
-  """Returns "tweet", "caption" or "", by the form of MMNERD's image ids."""
-  if re.fullmatch(r"(1[67](_\d\d){1,2}|O)_\d+(\.jpg)?", image):
-    return "tweet"
-  return "caption" if re.match(r"\d{8}---.", image) else ""
-
-
 def numbered_lines(path):
   """Yields (number from 1, line without its end) of a file, "-" = stdin."""
   with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
@@ -114,7 +107,7 @@ def _read(path, lines, language, scheme, tag_column, notes):
     if numbers[-1] - numbers[0] < len(numbers):
       numbers = numbers[:1]
     origin = f"{name}:{','.join(map(str, numbers))}"
-    yield Sentence(words, tags, image, language, source_of(image), origin)
+    yield Sentence(words, tags, image, language, origin=origin)
     for column in [*types] if scheme else ():
       tags = [columns[column] for _, columns in rows]
       if all(schemes.has(tag, scheme) for tag in tags):

@@ -14,7 +14,7 @@ from etils import epath
 
 from mner_jax.config import UserError
 from mner_jax.data import schemes
-from mner_jax.data.conll import Sentence, numbered_lines, read_conll, source_of
+from mner_jax.data.conll import Sentence, numbered_lines, read_conll
 
 SUFFIXES = (".txt", ".conllu", ".conll", ".tsv", ".jsonl")
 
@@ -71,7 +71,7 @@ def read_jsonl(path, language="", scheme="iob2"):
       tags=schemes.to_iob2(tags, scheme),
       image=image,
       language=field(record, "language", str, where, "") or language,
-      source=field(record, "source", str, where, source_of(image)),
+      source=field(record, "source", str, where, ""),
       origin=f"{path.parent.name}/{path.name}:{number}",
     )
 

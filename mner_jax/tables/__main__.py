@@ -7,8 +7,10 @@ corpus, or the first sentences of --data. `paper` has the authors' sizes and
 all of --data.
 
 Finished runs are not repeated and others resume; a run that fails is reported
-and does not stop the others. Ctrl-C or SIGTERM saves. Exit code 0; 1 if a run
-failed; 2 for bad input; 75 if stopped.
+and does not stop the others. Ctrl-C or SIGTERM saves. WORKDIR/NAME-SCALE/kept/
+gets what the table needs of its runs: in mner_jax/tables/results/ they count as
+finished everywhere, and --kept prints the table from them, without data.
+Exit code 0; 1 if a run failed; 2 for bad input; 75 if stopped.
 """
 
 import importlib
@@ -36,6 +38,8 @@ def arguments(parser):
   add("--rows", action="append", help=rows)
   add("--override", action="append", default=[], help="a.b=value in every row")
   add("--workdir", default="runs/tables", help="folder of all tables")
+  kept = "only print it again, from the runs in mner_jax/tables/results/"
+  add("--kept", action="store_true", help=kept)
 
 
 def plan(args):
@@ -81,6 +85,17 @@ def _data(args, table, config, workdir):
   return {"data.path": source}
 
 
+def _keep(planned, target, name):
+  """Writes the finished runs' `output.keep`, and NAME.json: which row's."""
+  rows = {}
+  for run in planned:
+    if run.finished:
+      row = rows.setdefault(run.row, {"hash": run.hash, "seeds": []})
+      row["seeds"].append(run.seed)
+      output.keep(run, target / "runs" / f"{run.hash}-{run.seed}")
+  files.write(target / f"{name}.json", json.dumps(rows, indent=2) + "\n")
+
+
 def main(args):
   """Runs the table, prints it, writes it to WORKDIR/NAME-SCALE/."""
   try:  # before the training rather than after it
@@ -88,9 +103,17 @@ def main(args):
   except ImportError:
     message = "the figures need matplotlib: pip install 'mner_jax[tables]'"
     raise UserError(message) from None
-  table, planned = plan(args)
-  failures = runs.execute(planned)
-  folder = epath.Path(args.workdir) / f"{args.name}-{args.scale}"
+  name, failures = f"{args.name}-{args.scale}", {}
+  folder = epath.Path(args.workdir) / name
+  if args.kept:
+    planned = runs.kept(name)
+    names, table = {run.row for run in planned}, TABLES[args.name]
+    rows = {row: x for row, x in table.rows.items() if row in names}
+    table = table._replace(rows=rows)
+  else:
+    table, planned = plan(args)
+    failures = runs.execute(planned)
+    _keep(planned, folder / "kept", name)
   found = output.collect(table, planned, failures)
   text = output.markdown(table, found)
   files.write(folder / "table.json", json.dumps(found, indent=2))

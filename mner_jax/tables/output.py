@@ -7,6 +7,7 @@ import statistics
 import numpy as np
 
 from mner_jax import cli, config
+from mner_jax.data import files
 from mner_jax.evaluation import significance
 
 # What is printed under the table, of each run's config and run.json.
@@ -72,8 +73,27 @@ def _over_seeds(trees):
   return {"mean": statistics.fmean(trees), "sd": sd, "largest": max(trees)}
 
 
+def keep(run, target):
+  """Writes what tables need of a finished run into another folder.
+
+  Some tens of kB without a word of the data: its settings, cost and scores,
+  `counts` and its F1 on dev over the updates.
+  """
+  for name in ("config", "run", "test_metrics", "test_retrieval"):
+    path = run.folder / f"{name}.json"
+    if path.exists():
+      files.write(target / path.name, path.read_text())
+  found = counts(run.folder).tolist()
+  files.write(target / "counts.json", json.dumps(found).replace(" ", ""))
+  log = (run.folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+  dev = [line for line in log if '"valid_f1"' in line]
+  files.write(target / "metrics.jsonl", "".join(dev))
+
+
 def counts(folder):
   """[N, 3] counts of a finished run's test sentences, sorted by language."""
+  if (folder / "counts.json").exists():  # see `keep`
+    return np.array(json.loads((folder / "counts.json").read_text()))
   lines = (folder / "test_predictions.jsonl").read_text().splitlines()
   # The file begins with the languages trained on, in which rows differ.
   records = sorted(map(json.loads, lines), key=lambda r: r["language"])

@@ -2,7 +2,9 @@
 
 A run's folder is `HASH-SEED`; the hash covers its config and its data's
 sentences. A folder with `test_metrics.json` is finished and not repeated; any
-other run resumes where it stopped. Tables share their runs.
+other run resumes where it stopped. Tables share their runs. What tables need of
+a finished run is small (`output.keep`): in results/runs/ it counts as finished,
+so that a long table is made in pieces, on any machine.
 """
 
 import dataclasses
@@ -10,6 +12,7 @@ import functools
 import itertools
 import json
 import os
+import pathlib
 import signal
 import statistics
 import subprocess
@@ -18,14 +21,17 @@ import time
 
 from etils import epath
 
+from mner_jax import cli
 from mner_jax import config as config_lib
 from mner_jax.cli import Stopped
+from mner_jax.config import UserError
 from mner_jax.data import builders, dataset, files
 
 # A resume may change these fields, and no score depends on them.
 _IRRELEVANT = {"seed", *config_lib.RESUMABLE} - {"dtype"}
 # Raised whenever the same config computes another result.
 _RESULTS = 2
+RESULTS = pathlib.Path(__file__).parent / "results"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +68,28 @@ def plan(base, rows, seeds, workdir):
   for seed, name in itertools.product(seeds, rows):
     config = config_lib.replace(base, rows[name] | {"seed": seed})
     hash_ = _hash(config)
-    folder = epath.Path(workdir) / "runs" / f"{hash_}-{seed}"
+    places = [epath.Path(x) / "runs" for x in (RESULTS, workdir)]
+    kept, folder = (place / f"{hash_}-{seed}" for place in places)
+    folder = kept if kept.exists() else folder
     runs.append(Run(name, seed, config, hash_, folder))
+  return runs
+
+
+def kept(name):
+  """The Runs of a table as they were kept; needs neither data nor weights.
+
+  Args:
+    name: of the table and its scale, such as "languages-mini".
+  """
+  path = RESULTS / f"{name}.json"
+  if not path.exists():
+    raise UserError(f"--kept: the runs of {name} are not in {RESULTS}")
+  runs = []
+  for row, found in json.loads(path.read_text()).items():
+    for seed in found["seeds"]:
+      folder = epath.Path(RESULTS) / "runs" / f"{found['hash']}-{seed}"
+      config = cli.read_workdir(folder)
+      runs.append(Run(row, seed, config, found["hash"], folder))
   return runs
 
 
@@ -71,6 +97,9 @@ def _hash(config):
   """Ten characters for everything that a score depends on except the seed."""
   fields = config_lib.flatten(config)
   fields["data.fingerprint"] = _fingerprint(builders.inputs(config))
+  for name in fields:
+    if name.endswith(".weights"):  # wherever their folder is
+      fields[name] = fields[name].rstrip("/").rpartition("/")[2]
   counted = {k: v for k, v in fields.items() if k not in _IRRELEVANT}
   return files.hash_of([_RESULTS, json.dumps(counted, sort_keys=True)])[:10]
 

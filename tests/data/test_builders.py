@@ -327,3 +327,19 @@ def test_pictures_are_stored_smaller(folder):
   assert images.decode(split.image(1)).size == (20, 10)
   assert split.image_status == ["ok", "ok", "broken", "", "ok"]
   assert train(folder).image(1) == large
+
+
+@pytest.mark.parametrize(
+  "clear", ["16_05_30_202", "17_06_9.jpg", "05745160---x"]
+)
+def test_only_ids_of_mmnerd_have_a_source(clear):
+  """Of other data's, O_12 says nothing."""
+  others = "O_rly O_1b O_ 17_06_ 16_05_ab 1---a img_O_1 16_05_".split()
+  want = "caption" if "---" in clear else "tweet"
+  for ids, sources in [
+    (["O_28", *others], [""] * 9),
+    (["O_28", clear, *others], ["tweet", want, *[""] * 8]),
+  ]:
+    sentences = [{"image": image, "source": ""} for image in ids]
+    builders.fill_sources(sentences)
+    assert [s["source"] for s in sentences] == sources

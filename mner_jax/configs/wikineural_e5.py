@@ -1,0 +1,38 @@
+"""BERT-CRF with multilingual-e5-small on WikiNEuRal: four languages, text only.
+
+Shows what languages gain from each other where the text encoder knows them all.
+The table of its 250,037 pieces (96 of 118 M numbers) is not trained: sentences
+of one language would move its pieces away from the others'. Data as in
+`wikineural.py`.
+
+Measured: in mner_jax/tables/results/languages-mini.md, with the weights that
+`tests/parity/e5_small.py` writes: "multilingual-e5-small, dequantised from 4
+bits". Not measured with the Hub's.
+Command:
+  python -m mner_jax.tables languages --data=DIR
+or one run:
+  python train.py --config=mner_jax/configs/wikineural_e5.py \\
+    --config.data.path=DIR
+"""
+
+from mner_jax.config import Config, replace
+from mner_jax.configs.mmnerd_text import TEXT_ONLY
+
+SETTINGS = {
+  **TEXT_ONLY,
+  "data.path": "wikineural",
+  "data.images": "",
+  "data.buckets": (32, 48, 64, 128, 256),
+  "model.text.weights": "intfloat/multilingual-e5-small",
+  "model.dropout": 0.2,
+  "optim.frozen": (r"^text/word_embeddings/",),
+  "optim.learning_rate": 5e-4,
+  "optim.warmup_share": 0.1,
+  "train.batch_size": 16,
+  "train.epochs": 3,
+}
+
+
+def get_config():
+  """Returns the experiment's Config."""
+  return replace(Config(), SETTINGS)
