@@ -48,7 +48,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self.name, self.files, self.examples = name, files, examples
     key = hash_of(content)
     root = cache_dir or tfds.core.constants.get_default_data_dir()
-    with _damaged(epath.Path(root).expanduser() / name / key):
+    with dataset.damaged(epath.Path(root).expanduser() / name / key):
       super().__init__(
         config=tfds.core.BuilderConfig(name=key),
         data_dir=cache_dir or None,
@@ -107,23 +107,6 @@ def fill_sources(sentences):
     unclear = found and re.fullmatch(r"O_\d+(\.jpg)?", s["image"])
     name = "tweet" if unclear else found.get(s["image"], "")
     s["source"] = s["source"] or name
-
-
-@contextlib.contextmanager
-def _damaged(folder):
-  """Names the folder to delete where TFDS cannot read what it has written."""
-  try:
-    yield
-  except (UserError, OSError):
-    raise
-  except Exception as error:  # of many kinds
-    if not folder.exists():
-      raise
-    raise UserError(
-      f"data.cache_dir: the data set built in {folder} is damaged"
-      f" ({' '.join(str(error).split())[:80]}); delete that folder, and it is"
-      " built again"
-    ) from error
 
 
 def _all_text(texts):
@@ -245,7 +228,7 @@ def load(config, splits=tuple(folders.SPLITS), languages=None):
         + (f"; {folders.names(folder, known)}" if folder else "")
       )
   _build(builder)
-  with _damaged(builder.data_path):
+  with dataset.damaged(builder.data_path):
     types = schemes.label_map(config.label_map, builder.info.metadata["types"])
     found = {s: dataset.read(builder, s, languages, types) for s in splits}
   if config.strict:

@@ -1,5 +1,6 @@
 """A split of a built data set, in memory except for its pictures."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -18,6 +19,7 @@ class Split:
     image_names: the picture's file, of each; "" = none.
     rows: row in `records` of each example's picture.
     records: the TFDS data source of the pictures.
+    folder: where it lies.
     notes: what reading the files left to tell.
   """
 
@@ -26,11 +28,30 @@ class Split:
   image_names: list[str]
   rows: list[int]
   records: object
+  folder: object = None
   notes: tuple[str, ...] = ()
 
   def image(self, index):
     """Returns the file's bytes of example `index`, whose status is "ok"."""
-    return self.records[self.rows[index]]["image"]
+    with damaged(self.folder):
+      return self.records[self.rows[index]]["image"]
+
+
+@contextlib.contextmanager
+def damaged(folder):
+  """Names the folder to delete where TFDS cannot read what it has written."""
+  try:
+    yield
+  except (UserError, OSError):
+    raise
+  except Exception as error:  # of many kinds
+    if not folder.exists():
+      raise
+    raise UserError(
+      f"data.cache_dir: the data set built in {folder} is damaged"
+      f" ({' '.join(str(error).split())[:80]}); delete that folder, and it is"
+      " built again"
+    ) from error
 
 
 def read(builder, split, languages, types):
@@ -47,7 +68,7 @@ def read(builder, split, languages, types):
   for end in itertools.accumulate(builder.info.splits[pictures].shard_lengths):
     records[end - 1]  # raises if its file is cut or missing
   notes = builder.info.metadata["notes"][split]
-  found = Split([], [], [], [], records, notes)
+  found = Split([], [], [], [], records, builder.data_path, notes)
   (record,) = builder.as_data_source(split=split)
   for sentence, name, status, row in json.loads(record["text"]):
     if sentence["language"] in languages:

@@ -1,8 +1,21 @@
 """Multi-head attention, as in BERT, the ViT and the collaboration module."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+
+def flax_dense(width, fan_in, dtype, name):
+  """Returns a Dense that starts as Flax's: that of encoders from scratch."""
+  return nn.Dense(width, dtype=dtype, name=name)
+
+
+def bert_dense(width, fan_in, dtype, name):
+  """Returns a Dense that starts as BERT's, N(0, 0.02^2): UMT's and MAF's."""
+  init = nn.initializers.normal(0.02)
+  return nn.Dense(width, dtype=dtype, kernel_init=init, name=name)
 
 
 def linear(width, fan_in, dtype, name):
@@ -30,14 +43,14 @@ class Attention(nn.Module):
     dropout: rate on the attention weights.
     tied_query: project queries with the key projection, as the authors'
       released fusion blocks do.
-    new: whether its Dense layers start as those of `linear`.
+    dense: makes its Dense layers, as `linear` does.
     dtype: of the matmuls; the softmax is fp32.
   """
 
   num_heads: int
   dropout: float = 0.0
   tied_query: bool = False
-  new: bool = False
+  dense: Callable = flax_dense
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -49,9 +62,7 @@ class Attention(nn.Module):
     width = queries.shape[-1]
 
     def project(name, x):
-      if self.new:
-        return linear(width, x.shape[-1], self.dtype, name)
-      return nn.Dense(width, dtype=self.dtype, name=name)
+      return self.dense(width, x.shape[-1], self.dtype, name)
 
     def heads(x):  # [B, S, D] -> [B, S, N, H]
       return x.reshape(*x.shape[:-1], self.num_heads, width // self.num_heads)

@@ -5,13 +5,14 @@ Reference implementation: `transformers.BertModel`. Post-norm blocks, exact
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from mner_jax.config import TextConfig
-from mner_jax.models.attention import Attention, layer_norm
+from mner_jax.models.attention import Attention, flax_dense, layer_norm
 from mner_jax.models.layers import run_layers
 
 
@@ -20,6 +21,7 @@ class BertLayer(nn.Module):
 
   config: TextConfig
   dtype: jnp.dtype = jnp.float32
+  dense: Callable = flax_dense
 
   @nn.compact
   def __call__(self, x, mask, deterministic=True, keys=None):
@@ -28,16 +30,19 @@ class BertLayer(nn.Module):
     norm = functools.partial(layer_norm, cfg.layer_norm_eps, self.dtype)
     drop = nn.Dropout(cfg.dropout, deterministic=deterministic)
     attention = Attention(
-      cfg.num_heads, cfg.attention_dropout, dtype=self.dtype, name="attention"
+      cfg.num_heads,
+      cfg.attention_dropout,
+      dense=self.dense,
+      dtype=self.dtype,
+      name="attention",
     )
     keys = x if keys is None else keys
     y = attention(x, keys, mask, deterministic=deterministic)
     x = norm("attention_norm")(x + drop(y))
-    y = nn.Dense(cfg.intermediate_size, dtype=self.dtype, name="intermediate")(
-      x
-    )
+    width, inner = cfg.hidden_size, cfg.intermediate_size
+    y = self.dense(inner, width, self.dtype, "intermediate")(x)
     y = jax.nn.gelu(y, approximate=False)
-    y = nn.Dense(cfg.hidden_size, dtype=self.dtype, name="output")(y)
+    y = self.dense(width, inner, self.dtype, "output")(y)
     return norm("output_norm")(x + drop(y))
 
 

@@ -50,7 +50,7 @@ class ImageAttention(nn.Module):
       cfg.fusion_heads,
       cfg.dropout,
       tied_query=cfg.released,
-      new=True,
+      dense=linear,
       dtype=self.dtype,
       name="attention",
     )

@@ -208,6 +208,13 @@ def test_a_damaged_cache_is_one_line(folder, harm):
     assert str(path).startswith(place) and "\n" not in str(error.value)
     shutil.rmtree(place)
     assert train(folder).sentences == built.sentences
+  (path,) = (folder.parent / "cache").rglob("*-train_pic*")
+  raw = bytearray(path.read_bytes())
+  raw[len(raw) // 2] ^= 1
+  path.write_bytes(raw)
+  split = train(folder)  # reads no picture but the last
+  with pytest.raises(UserError, match=r"damaged \(.*delete that"):
+    [split.image(i) for i, x in enumerate(split.image_status) if x == "ok"]
 
 
 def copy(*names):

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import optax
 
 from mner_jax.config import Config
+from mner_jax.models.attention import bert_dense
 from mner_jax.models.bert import BertLayer
 from mner_jax.models.fusion import Fused
 from mner_jax.models.padding import length_mask, weighted_mean
@@ -43,27 +44,27 @@ class MAF(nn.Module):
     are swapped.
     """
 
-    def dense(width, name, dtype=self.dtype):
-      return nn.Dense(width, dtype=dtype, name=name)
+    def dense(name, x, width, dtype=self.dtype):
+      return bert_dense(width, x.shape[-1], dtype, name)(x)
 
     cfg, width = self.config.model, words.shape[-1]
     has_image = batch["has_image"] & (batch["weight"] > 0)
     image_id, own = batch["image_id"], jnp.ones_like(has_image)
     grid = images["resnet"]
     regions = grid.reshape(grid.shape[0], -1, grid.shape[-1])  # [B, 49, 2048]
-    v = dense(width, "regions")(regions)  # [B, G, D]
+    v = dense("regions", regions, width)  # [B, G, D]
     if not deterministic:
       partner = partners(self.make_rng("dropout"), has_image)
       v = v[partner]
       own = jnp.take(image_id, partner) == image_id
     sizes = dataclasses.replace(cfg.text, num_heads=cfg.fusion_heads)
-    layer = BertLayer(sizes, self.dtype, name="see")
+    layer = BertLayer(sizes, self.dtype, bert_dense, name="see")
     a = layer(words, None, deterministic, v)
     both = jnp.concatenate([words, a], axis=-1)  # [B, W, 2 D]
     inside = length_mask(batch["num_words"], words.shape[1])[:, :, None]
     count = jnp.maximum(jnp.sum(inside, axis=1), 1)  # 0 in rows that only pad
     mean = jnp.sum(jnp.where(inside, both, 0), axis=1) / count
-    logits = dense(1, "match", jnp.float32)(mean)[:, 0]  # [B]
+    logits = dense("match", mean, 1, jnp.float32)[:, 0]  # [B]
     self.sow("intermediates", "own", own)  # for tests; costs nothing else
     loss = weighted_mean(
       optax.sigmoid_binary_cross_entropy(logits, own),
@@ -71,7 +72,7 @@ class MAF(nn.Module):
     )
     p = jnp.where(has_image, jax.nn.sigmoid(logits), 0).astype(a.dtype)
     a *= p[:, None, None]
-    gate = dense(width, "gate_words")(words) + dense(width, "gate_seen")(a)
+    gate = dense("gate_words", words, width) + dense("gate_seen", a, width)
     joined = jnp.concatenate([words, jax.nn.sigmoid(gate) * a], axis=-1)
     return Fused(joined, aligning={"match": loss})
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from mner_jax.config import Config
 from mner_jax.models import crf
+from mner_jax.models.attention import bert_dense
 from mner_jax.models.bert import BertLayer
 from mner_jax.models.fusion import Fused
 from mner_jax.models.padding import length_mask, weighted_mean
@@ -44,24 +45,24 @@ class UMT(nn.Module):
     """
     cfg = self.config.model
     sizes = dataclasses.replace(cfg.text, num_heads=cfg.fusion_heads)
-    layer = functools.partial(BertLayer, sizes, self.dtype)
-    dense = functools.partial(nn.Dense, dtype=self.dtype)
+    layer = functools.partial(BertLayer, sizes, self.dtype, bert_dense)
     width = words.shape[-1]
     word_mask = length_mask(batch["num_words"], words.shape[1])
     has_image = batch["has_image"][:, None, None]
     grid = images["resnet"]
     regions = grid.reshape(grid.shape[0], -1, grid.shape[-1])  # [B, 49, 2048]
-    v = dense(width, name="regions")(regions)
+    v = bert_dense(width, regions.shape[-1], self.dtype, "regions")(regions)
     v = jnp.where(has_image, v, 0)  # [B, G, D]
     r = layer(name="words")(words, word_mask, deterministic)
     a = layer(name="spans")(words, word_mask, deterministic)
     p = layer(name="see")(r, None, deterministic, v)
     q = layer(name="ask")(v, word_mask, deterministic, r)  # [B, G, D]
     t = layer(name="hear")(r, None, deterministic, q)
-    gate = dense(width, name="gate")(jnp.concatenate([t, p], -1))
+    gate = bert_dense(width, 2 * width, self.dtype, "gate")
+    gate = gate(jnp.concatenate([t, p], axis=-1))
     p = jnp.where(has_image, jax.nn.sigmoid(gate) * p, 0)
 
-    spans = nn.Dense(3, dtype=jnp.float32, name="span_emissions")(a)
+    spans = bert_dense(3, width, jnp.float32, "span_emissions")(a)
     params = crf.CRF(3, name="span_crf")()
     tags = batch["tags"]
     tags = jnp.where(tags > 0, 1 + (tags - 1) % 2, 0)  # O, B or I
