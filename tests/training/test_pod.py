@@ -151,7 +151,7 @@ runpy.run_path("train.py", run_name="__main__")
 
 @pytest.mark.parametrize(
   "model, pod",
-  [("fast", PODS[0]), *(LONG("whole", pod) for pod in PODS[1:])],
+  [("fast", PODS[0]), *(LONG("whole", pod) for pod in PODS[1:4])],
 )
 def test_several_processes_compute_what_one_device_does(
   one_device, tmp_path, model, pod
