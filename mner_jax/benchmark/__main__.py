@@ -108,7 +108,7 @@ def main(args):
   if args.compile_for:  # needs the TPU's compiler, not a TPU
     jax.config.update("jax_platforms", "cpu")
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-  compiling.reuse_memory()
+  compiling.one_heap()
   machine = {
     "device": jax.devices()[0].device_kind,
     "devices": jax.device_count(),

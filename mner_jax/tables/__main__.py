@@ -30,7 +30,9 @@ from mner_jax.tables.rows import TABLES
 def arguments(parser):
   """Defines the command's arguments."""
   add = parser.add_argument
-  add("name", metavar="NAME", choices=TABLES, help=", ".join(TABLES))
+  names = "which: " + ", ".join(TABLES)
+  add("name", metavar="NAME", nargs="?", choices=TABLES, help=names)
+  add("--list", action="store_true", help="say what each table shows")
   add("--seeds", type=cli.count, default=3, help="of 19, 20, ... (default: 3)")
   add("--scale", choices=("mini", "paper"), default="mini", help="its size")
   add("--data", metavar="DIR", help="the data set (default: the config's)")
@@ -98,6 +100,10 @@ def _keep(planned, target, name):
 
 def main(args):
   """Runs the table, prints it, writes it to WORKDIR/NAME-SCALE/."""
+  if args.list or not args.name:
+    for name, table in TABLES.items():
+      print(f"{name}: {table.title}; {len(table.rows)} rows")
+    return
   try:  # before the training rather than after it
     from mner_jax.tables import figure
   except ImportError:

@@ -52,7 +52,6 @@ def run(config, workdir, stop_at=None, profile=(0, 0), retrieve=False):
   which comes last and means finished.
   """
   workdir = epath.Path(workdir)
-  compiling.reuse_memory()
   with record.accounting(workdir), lock(workdir):
     trained = loop.train(config, workdir, stop_at, profile)
     if trained is None:
@@ -76,6 +75,7 @@ def arguments(parser):
 
 def main(args):
   """Runs the experiment."""
+  compiling.one_heap()
   compiling.keep()
   tree = json.loads(epath.Path(args.config).read_text())
   run(from_dict(tree), args.workdir, retrieve=True)
