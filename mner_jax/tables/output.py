@@ -125,6 +125,8 @@ def _protocol(table, runs):
   for name in _SETTINGS:
     values = {str(record[name] or "unknown") for record in records}
     lines.append(f"{name}: {', '.join(sorted(values))}")
+  if weights := {record["model.text.weights"] for record in records} - {""}:
+    lines.append(f"text encoder: {', '.join(sorted(weights))}")
   lines += [
     "±: standard deviation over seeds (n - 1)",
     "run: the folder runs/RUN-SEED holds config, logs, predictions and scores",
