@@ -100,10 +100,12 @@ def _keep(planned, target, name):
 
 def main(args):
   """Runs the table, prints it, writes it to WORKDIR/NAME-SCALE/."""
-  if args.list or not args.name:
+  if args.list:
     for name, table in TABLES.items():
       print(f"{name}: {table.title}; {len(table.rows)} rows")
     return
+  if not args.name:
+    raise UserError("NAME is missing; --list says which tables there are")
   try:  # before the training rather than after it
     from mner_jax.tables import figure
   except ImportError:

@@ -91,6 +91,14 @@ def test_every_row_is_a_valid_experiment():
           assert changed != config or not fields, row
 
 
+def test_the_list_names_every_table():
+  code, out, _ = run(["--list"])
+  assert code == 0
+  assert [x.partition(":")[0] for x in out.splitlines()] == [*rows.TABLES]
+  code, _, err = run(["--seeds=1"])
+  assert code == 2 and "NAME is missing" in err
+
+
 def test_every_number_leads_to_a_run(folder, planned, monkeypatch):
   code, out, err = run(arguments(folder))
   assert code == 0, err
