@@ -24,9 +24,8 @@ class ProjectionHead(nn.Module):
   @nn.compact
   def __call__(self, x):
     """[..., C] -> [..., width]."""
-    x = linear(self.width, x.shape[-1], self.dtype, "hidden")(x)
-    output = linear(self.width, self.width, self.dtype, "output")
-    return output(jax.nn.relu(x))
+    x = jax.nn.relu(linear(self.width, x.shape[-1], self.dtype, "hidden")(x))
+    return linear(self.width, self.width, self.dtype, "output")(x)
 
 
 def normalise(x, eps=1e-12):
@@ -75,10 +74,10 @@ _cosines = functools.partial(
 )
 
 
-def similarity(rows, columns):
-  """Compares B rows of one Side with C columns of another -> [B, C] fp32.
+def similarities(rows, columns):
+  """Compares B rows of one Side with C columns of another, both ways.
 
-  Of vectors their cosine. Of tokens the late interaction of FILIP (Yao et al.
+  Vectors by their cosine. Tokens by the late interaction of FILIP (Yao et al.
   2021, arXiv:2111.07783, eq. 4 and 5), with a over the tokens of i and b over
   those of j,
 
@@ -87,22 +86,28 @@ def similarity(rows, columns):
   which is not symmetric: a text asks whether each of its words is somewhere in
   the picture, a picture whether the text names each of its parts. It needs
   memory for B C A^2 cosines.
+
+  Returns:
+    (s(row, column), s(column, row)), [B, C] each, fp32.
   """
   if columns.mask is None:
-    return _cosines("id,jd->ij", rows.vectors, columns.vectors)
-  cosine = _cosines("iad,jbd->iajb", rows.vectors, columns.vectors)
-  best = jnp.where(columns.mask[None, None], cosine, -jnp.inf).max(axis=-1)
-  mine = rows.mask[:, :, None]  # [B, A, 1]
-  return jnp.sum(jnp.where(mine, best, 0), axis=1) / jnp.sum(mine, axis=1)
+    cosine = _cosines("id,jd->ij", rows.vectors, columns.vectors)
+    return cosine, cosine
+  cosine = _cosines("iad,jbd->ijab", rows.vectors, columns.vectors)
+  mine, theirs = rows.mask[:, None], columns.mask[None]  # [B, 1, A], [1, C, A']
+  best_of_theirs = jnp.where(theirs[:, :, None], cosine, -jnp.inf).max(axis=3)
+  best_of_mine = jnp.where(mine[..., None], cosine, -jnp.inf).max(axis=2)
+  mean = functools.partial(jnp.mean, axis=2)
+  return mean(best_of_theirs, where=mine), mean(best_of_mine, where=theirs)
 
 
 def nt_xent(text, image, weight, image_id=None, num_words=None, **options):
   """NT-Xent of SimCLR (Chen et al. 2020, arXiv:2002.05709, eq. 1), cosine.
 
-      L = 1/(2B) sum_i -log( exp(s(i, p(i)) / tau) / sum_{k != i} exp(s(i, k) / tau) )
+      L = 1/(2N) sum_i -log( exp(s(i, p(i)) / tau) / sum_{k != i} exp(s(i, k) / tau) )
 
-  over the 2B vectors of both sides: the denominator has 2B - 1 terms, those
-  of the same side included.
+  over the 2N vectors of both sides (one device: N = B): the denominator has
+  2N - 1 terms, those of the same side included.
 
   Args:
     text, image: [B, D], any scale, or words and image tokens: `sides`.
@@ -149,36 +154,54 @@ def _cross_entropy(
 ):
   """Mean over rows and sides of log sum exp(all compared) - own."""
 
-  def gather(x):  # [B, ...] -> [N, ...]; gradients go back to their rows
+  def gather(x):  # [B, ...] -> [N, ...]
     return x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
 
   def total(x):  # over the devices
     return x if axis is None else jax.lax.psum(x, axis)
 
-  number = jnp.arange(len(weight))
-  if axis is not None:
-    number += len(weight) * jax.lax.axis_index(axis)
-  image_id = number if image_id is None else image_id
+  first = 0 if axis is None else len(weight) * jax.lax.axis_index(axis)
+  row_index = first + jnp.arange(len(weight))  # [B], among all N
+  image_id = row_index if image_id is None else image_id
   rows = sides(text, image, num_words)
   # One gather of each side: a concatenation of both along the batch, as the
   # equation has it, would move every row to another device.
-  columns, column_id, counts = jax.tree.map(
-    gather, (rows, image_id, weight > 0)
+  columns, column_id, column_weight = jax.lax.stop_gradient(
+    jax.tree.map(gather, (rows, image_id, weight))
   )
-  own = number[:, None] == jnp.arange(len(counts))[None]  # [B, N]
-  negative = (image_id[:, None] != column_id[None]) & counts[None]
-  loss = 0.0
-  for anchor, share in ((0, text_share), (1, 1 - text_share)):
-    other = similarity(rows[anchor], columns[1 - anchor]) / temperature
-    compared = [jnp.where(own | negative, other, -jnp.inf)]
-    if same_side:
-      same = similarity(rows[anchor], columns[anchor]) / temperature
-      compared.append(jnp.where(negative, same, -jnp.inf))
-    top = functools.reduce(jnp.maximum, (s.max(axis=1) for s in compared))
-    top = jax.lax.stop_gradient(top)[:, None]
-    log_z = top[:, 0] + jnp.log(sum(jnp.exp(s - top).sum(1) for s in compared))
-    positive = jnp.sum(jnp.where(own, other, 0), axis=1)
-    loss += share * jnp.sum((log_z - positive) * weight)
+  own = row_index[:, None] == jnp.arange(len(column_id))[None]  # [B, N]
+  counts = (weight > 0)[:, None] & (column_weight > 0)[None]
+  negative = counts & (image_id[:, None] != column_id[None])  # never own
+  share = (text_share, 1 - text_share)  # of each side's anchors
+  pairs = [(0, 1), (1, 0)] + [(0, 0), (1, 1)] * same_side
+
+  # s / tau of the rows of one side with all of another, both ways.
+  forth, back = {}, {}
+  for mine, theirs in pairs:
+    compared = negative if mine == theirs else negative | own
+    forth[mine, theirs], back[mine, theirs] = (
+      jnp.where(compared, s / temperature, -jnp.inf)
+      for s in similarities(rows[mine], columns[theirs])
+    )
+
+  # The rows as anchors.
+  loss, log_z = 0.0, []
+  for side in (0, 1):
+    sums = [jax.nn.logsumexp(s, 1) for k, s in forth.items() if k[0] == side]
+    log_z.append(functools.reduce(jnp.logaddexp, sums))  # [B]
+    positive = jnp.sum(jnp.where(own, forth[side, 1 - side], 0), axis=1)
+    loss += share[side] * jnp.sum((log_z[side] - positive) * weight)
+
+  # The rows i are also what all anchors j are compared with. That part of the
+  # gradient, (p_j(i) - [i is j's own]) ds(j, i), is taken where s(j, i) is known:
+  # it needs log z_j of every j, and no gradient is sent between devices.
+  every_log_z = jax.lax.stop_gradient([gather(x)[None] for x in log_z])
+  as_columns = 0.0
+  for (mine, theirs), s in back.items():
+    p = jnp.exp(s - every_log_z[theirs])  # [B, N]
+    terms = p if mine == theirs else p - jnp.where(own, s, 0)
+    as_columns += share[theirs] * jnp.sum(terms * column_weight[None])
+  loss += as_columns - jax.lax.stop_gradient(as_columns)
   return total(loss) / jnp.maximum(total(jnp.sum(weight)), 1)
 
 

@@ -84,7 +84,7 @@ def test_similarities_are_those_of_the_loss():
 
   def check(found, sides):
     for one, (seer, seen) in zip(found, (sides, sides[::-1]), strict=True):
-      expected = contrastive.similarity(seer, seen)
+      expected, _ = contrastive.similarities(seer, seen)
       np.testing.assert_allclose(one, expected, atol=1e-6)
 
   text = [x[:count] for x, count in zip(words, num_words, strict=True)]
