@@ -150,7 +150,7 @@ class LossConfig:
   alpha: Share = 0.8
   temperature: Positive = 0.5
   contrastive: Literal["nt_xent", "clip", "none"] = "nt_xent"
-  text_share: Share = 0.5  # of text -> image in the CLIP form
+  text_share: Share = 0.5  # of the anchors of the text in the mean
   alignment: Literal["sentence", "word"] = "sentence"  # what pictures align to
 
 

@@ -14,6 +14,7 @@ import re
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mner_jax.config import UserError
@@ -30,7 +31,7 @@ RULES = (
   (r"embeddings/embedding$", P(None, ("tensor", "fsdp"))),
   (r"(query|key|value|intermediate|hidden)/kernel$", P("fsdp", "tensor")),
   (r"output/kernel$", P("tensor", "fsdp")),
-  # A BiLSTM's; every step of its loop needs the whole of the second.
+  # A BiLSTM's; its recurrent kernel has no rule: every step needs it whole.
   (r"(forward|backward)_\d+/input/kernel$", P("fsdp", "tensor")),
   (r"(pooler|join|scene_token|regions|gate\w*)/kernel$", P("fsdp", "tensor")),
   (r"patch_embedding/kernel$", P(None, None, None, ("tensor", "fsdp"))),
@@ -54,7 +55,9 @@ def make_mesh(config, devices=None):
       f"config: mesh {shape} does not fill the {len(devices)} devices"
     )
   types = (AxisType.Auto,) * len(AXES)
-  return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=types)
+  # Neighbours in the mesh are neighbours in a TPU's torus.
+  devices = create_device_mesh(shape, devices, allow_split_physical_axes=True)
+  return Mesh(devices, AXES, axis_types=types)
 
 
 def path_name(path):

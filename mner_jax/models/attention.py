@@ -71,16 +71,18 @@ class Attention(nn.Module):
     query = key if self.tied_query else project("query", queries)
     q, k, v = heads(query(queries)), heads(key(keys)), heads(value(keys))
     scores = jnp.einsum("bqnh,bsnh->bnqs", q, k) / jnp.sqrt(q.shape[-1])
-    scores = scores.astype(jnp.float32)  # [B, N, Q, S]
+    # [B, N, Q, S]; here the scores of one key, [B, N, Q, 1], become S equal ones.
+    scores = scores.astype(jnp.float32)
     if mask is not None:
       scores = jnp.where(
         mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min
       )
     weights = jax.nn.softmax(scores)
-    # Stored only where a caller asks for "intermediates".
+    # Stored where a caller asks for "intermediates", but not within run_layers.
     self.sow("intermediates", "weights", weights)
     weights = weights.astype(self.dtype)
     weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
+    # The value of one key stands for all S, without a copy.
     v = jnp.broadcast_to(v, (len(v), weights.shape[-1], *v.shape[2:]))
     context = jnp.einsum("bnqs,bsnh->bqnh", weights, v)
     context = context.reshape(*context.shape[:-2], width)

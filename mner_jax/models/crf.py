@@ -122,7 +122,7 @@ def _partition(crf, emissions, mask):
 
 
 def _logsumexp(x):
-  """log sum exp over the first axis, of finite numbers."""
+  """log sum exp over the first axis, whose largest number is finite."""
   top = jax.lax.stop_gradient(jnp.max(x, axis=0))
   return top + jnp.log(jnp.sum(jnp.exp(x - top[None]), axis=0))
 

@@ -60,14 +60,22 @@ class ImageAttention(nn.Module):
     return layer_norm(1e-12, self.dtype, "norm")(seen + words)
 
 
+def with_scene(images):
+  """Replaces the ResNet's grid by r, its mean: one token [B, 1, C]."""
+  tokens = {k: images[k] for k in ("vit", "resnet") if k in images}  # as joined
+  if "resnet" in tokens:
+    tokens["resnet"] = jnp.mean(tokens["resnet"], axis=(1, 2))[:, None]
+  return tokens
+
+
 def image_tokens(images, width, dtype):
-  """Tokens of each branch, [B, P, C]; of the ResNet's grid one, W_r r.
+  """Tokens of each branch, [B, P, C]; of the ResNet one, W_r r.
 
   To be called in a module, which then owns W_r.
   """
-  tokens = dict(images)
+  tokens = with_scene(images)
   if "resnet" in tokens:
-    scene = jnp.mean(tokens["resnet"], axis=(1, 2))[:, None]  # [B, 1, C]
+    scene = tokens["resnet"]
     project = linear(width, scene.shape[-1], dtype, "scene_token")
     tokens["resnet"] = project(scene)
   return tokens
@@ -94,8 +102,8 @@ class Collaboration(nn.Module):
       Fused, words [B, W, D].
     """
     width = words.shape[-1]
-    # A sentence of W words attends to W copies of its scene: dropout on the
-    # weight of one key would drop a head's whole scene at once.
+    # As in the authors' program the scene is W equal keys. At evaluation that is
+    # one key; in training, dropout on one weight would drop a head's whole scene.
     masks = {"resnet": length_mask(batch["num_words"], words.shape[1])}
     joined = [
       ImageAttention(self.config.model, self.dtype, name=name)(

@@ -13,7 +13,7 @@ def run_layers(layer, count, x, *args, unroll, remat=False):
   """Applies `count` layers of one kind: x = layer(x, *args), each time.
 
   `layer` is traced and compiled once. Its parameters have a leading axis of
-  `count` and row i is those of layer i; so are its dropout keys.
+  `count`, and row i is layer i's. Each layer has a dropout key of its own.
 
   Args:
     layer: a module; its result has the shape and dtype of its input.

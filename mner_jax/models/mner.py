@@ -19,7 +19,12 @@ from mner_jax.models import contrastive, crf
 from mner_jax.models.attention import linear
 from mner_jax.models.bert import Bert
 from mner_jax.models.contrastive import ProjectionHead
-from mner_jax.models.fusion import Collaboration, Concatenation, Fused
+from mner_jax.models.fusion import (
+  Collaboration,
+  Concatenation,
+  Fused,
+  with_scene,
+)
 from mner_jax.models.padding import length_mask, weighted_mean
 from mner_jax.models.resnet import ResNet
 from mner_jax.models.vit import Vit
@@ -44,15 +49,19 @@ class MultimodalNER(nn.Module):
   """2M-NER; without image branches, BERT-CRF.
 
   With `config.model.released` it computes what the authors' released code
-  does: a word is the piece BEFORE its first piece, and the collaboration's
-  queries go through the key projection.
+  does: a word is the piece BEFORE its first piece, the collaboration's queries
+  go through the key projection, and sentences with the same picture are
+  negatives of each other.
   """
 
   config: Config
 
   @nn.compact
   def __call__(self, batch, *, deterministic=True):
-    """`batch`: see `data.batches.Examples.rows`; False applies dropout."""
+    """Returns the Output of a batch of `data.batches.Examples.rows`.
+
+    `deterministic=False` applies dropout.
+    """
     cfg, dtype = self.config.model, jnp.dtype(self.config.dtype)
 
     # Text: H = BERT(pieces); a word is its first piece.
@@ -63,8 +72,10 @@ class MultimodalNER(nn.Module):
       input_ids, piece_mask, deterministic=deterministic
     )  # [B, T, D], [B, D]
     words = take_words(pieces, batch["first_piece"] - int(cfg.released))
+    # [B, W, D]
 
-    # Images: the ViT's tokens, and the ResNet's grid of regions.
+    # Images: the ViT's tokens [B, P, C], and the ResNet's grid of regions
+    # [B, h, w, C], whose mean is the scene's one vector.
     images = {}
     if cfg.vit.enabled:
       images["vit"] = Vit(cfg.vit, dtype, name="vit")(batch["pixels"])
@@ -102,15 +113,12 @@ class MultimodalNER(nn.Module):
   def _align(self, words, pooled, images, dtype):
     """Projects text and images into one space: (t, {"vit": v, "resnet": r})."""
     head = functools.partial(ProjectionHead, words.shape[-1], dtype)
-    images = dict(images)
-    if "resnet" in images:  # its global average pool, [B, 1, 2048]
-      images["resnet"] = jnp.mean(images["resnet"], axis=(1, 2))[:, None]
-    text = words
+    text, tokens = words, with_scene(images)  # [B, W, D], [B, P, C] each
     if self.config.loss.alignment == "sentence":
-      # A sentence is compared with all tokens of its picture at once.
-      images = {k: x.reshape(x.shape[0], -1) for k, x in images.items()}
+      # A sentence is compared with all tokens of its picture at once, [B, P C].
+      tokens = {k: x.reshape(x.shape[0], -1) for k, x in tokens.items()}
       text = pooled
-    aligned = {k: head(name=f"{k}_head")(x) for k, x in images.items()}
+    aligned = {k: head(name=f"{k}_head")(x) for k, x in tokens.items()}
     return head(name="text_head")(text), aligned
 
 
@@ -129,7 +137,8 @@ def losses(config, output, batch, split=lambda loss: loss):
 
   L_crf is the mean over sentences (long ones: over their windows) of the
   CRF's negative log-likelihood, L_cl = L(t, v) + L(t, r). With nothing to
-  align, L = L_crf. A fusion may add auxiliary losses of its own to either.
+  align L = L_crf and alpha is not used (the authors': 2 alpha L_crf, a factor
+  that Adam divides out). A fusion may add auxiliary losses of its own to either.
 
   Args:
     config: the Config.

@@ -12,5 +12,5 @@ def length_mask(lengths, size):
 
 
 def weighted_mean(values, weight):
-  """Mean of [B] values over the rows that count; 0 where none does."""
+  """Mean of [B] values over the rows of weight 1, not 0; 0 if there is none."""
   return jnp.sum(values * weight) / jnp.maximum(jnp.sum(weight), 1)

@@ -77,7 +77,10 @@ class ResNet(nn.Module):
 
   @nn.compact
   def __call__(self, pixels):
-    """[B, S, S, 3] uint8 -> [B, S / 32, S / 32, C], C = 32 width."""
+    """[B, S, S, 3] uint8 -> a grid [B, h, w, C].
+
+    Of four stages, as published: h = w = S / 32, C = 32 width = 2048.
+    """
     cfg = self.config
     x = normalise(pixels, *IMAGENET_STATISTICS, self.dtype)
     x = convolution(cfg.width, 7, 2, "conv1", self.dtype)(x)

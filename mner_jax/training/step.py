@@ -53,7 +53,7 @@ def check_frozen(params, patterns):
   Raises a UserError if a pattern matches no name, or nothing is left to train.
   """
   paths = traverse_util.flatten_dict(params, sep="/")
-  # The default is for the models that have a ResNet.
+  # The default pattern names the ResNet, which not every model has.
   for pattern in set(patterns) - set(OptimConfig().frozen):
     if not any(re.search(pattern, path) for path in paths):
       raise UserError(
@@ -77,8 +77,8 @@ def merge(*trees):
 def make_optimizer(config, total_steps):
   """Returns Adam, or AdamW where there is weight decay, of an OptimConfig.
 
-  The learning rate rises linearly, then falls linearly to 0 at the end. Biases
-  and norms do not decay, as in BERT's own optimizer.
+  The learning rate rises linearly, then falls linearly to 0 at the end. What
+  decays is named by _DECAYED: no bias and no norm, as in BERT's own optimizer.
   """
   peak = config.learning_rate
   warmup = config.warmup_steps or round(config.warmup_share * total_steps)
@@ -103,7 +103,8 @@ def make_train_step(config, tx, mesh=None):
   def train_step(state, batch):
     """State after k updates, batch k -> state after k + 1, metrics of k.
 
-    A loss or gradient that is not finite updates nothing but the step.
+    A loss or gradient that is not finite updates nothing but the step: the
+    optimizer's own count, and so the learning rate, stays behind by one.
     """
     key = jax.random.wrap_key_data(state.rng)
     key = jax.random.fold_in(key, state.step)

@@ -40,8 +40,8 @@ class MAF(nn.Module):
   def __call__(self, words, images, batch, *, deterministic=True):
     """Returns Fused: words [B, W, 2 D] and the matching loss.
 
-    Arguments as in `fusion.Collaboration`; without `deterministic` pictures
-    are swapped.
+    Arguments as in `fusion.Collaboration`. `deterministic=False` gives some
+    sentences another's picture, for the matching loss to tell apart.
     """
 
     def dense(name, x, width, dtype=self.dtype):
@@ -51,7 +51,7 @@ class MAF(nn.Module):
     has_image = batch["has_image"] & (batch["weight"] > 0)
     image_id, own = batch["image_id"], jnp.ones_like(has_image)
     grid = images["resnet"]
-    regions = grid.reshape(grid.shape[0], -1, grid.shape[-1])  # [B, 49, 2048]
+    regions = grid.reshape(grid.shape[0], -1, grid.shape[-1])  # [B, G, C]
     v = dense("regions", regions, width)  # [B, G, D]
     if not deterministic:
       partner = partners(self.make_rng("dropout"), has_image)
