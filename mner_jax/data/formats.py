@@ -13,7 +13,7 @@ import json
 from etils import epath
 
 from mner_jax.config import UserError
-from mner_jax.data import schemes
+from mner_jax.data import files, schemes
 from mner_jax.data.conll import Sentence, numbered_lines, read_conll
 
 SUFFIXES = (".txt", ".conllu", ".conll", ".tsv", ".jsonl")
@@ -49,9 +49,8 @@ def read(path, language="", scheme="iob2", tag_column="-1", notes=None):
     raise UserError(f"{path}: no sentence in it")
 
 
-def read_jsonl(path, language="", scheme="iob2"):
+def read_jsonl(path, language, scheme):
   """Yields the sentences of a JSONL file: see the module."""
-  path = epath.Path(path)
   for number, record in records(path):
     where = f"{path}:{number}"
     if "tokens" in record:
@@ -153,4 +152,4 @@ def write_jsonl(path, sentences):
     record = {"tokens": s.words, "tags": s.tags, "image": s.image}
     record |= {"language": s.language, "source": s.source}
     lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-  epath.Path(path).write_bytes("".join(lines).encode())
+  files.write(path, "".join(lines))
