@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -129,7 +128,6 @@ def execute(runs):
   # A config may be in a table under two names.
   todo = list({run.folder: run for run in runs if not run.finished}.values())
   say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before")
-  seconds = [r.read("run.json")["seconds"] for r in runs if r.finished]
   child, stopped, failures = None, False, {}
 
   def stop(number, frame):
@@ -151,12 +149,8 @@ def execute(runs):
         failures[run.folder] = _reason(run, code)
         outcome = f"FAILED ({failures[run.folder]}); the others go on"
       else:
-        seconds.append(time.monotonic() - start)
         outcome = f"F1 {run.read('test_metrics.json')['f1']:.4f}"
       say(f"  {name}: {outcome} in {time.monotonic() - start:.0f} s")
-      if seconds and i < len(todo):
-        left = statistics.fmean(seconds) * (len(todo) - i) / 60
-        say(f"  about {left:.0f} min left")
       if stopped:
         say("stopped; the same command goes on")
         raise Stopped
