@@ -21,7 +21,7 @@ def write(path, text):
   temporary = path.with_name(path.name + ".tmp")
   with _naming(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_bytes(text.encode())
+    temporary.write_text(text)
     temporary.replace(path)
 
 

@@ -23,7 +23,7 @@ def read(path, language="", scheme="iob2", tag_column="-1", notes=None):
   """Yields the Sentences of a file, one in memory at a time.
 
   Args:
-    path: the file; its suffix tells the format.
+    path: the file; JSONL by its suffix .jsonl, otherwise CoNLL.
     language: of the sentences that do not name their own.
     scheme: of the tags in the file, see `schemes`.
     tag_column: of a CoNLL file: a number from 1, -1 for the last one, or a name
@@ -36,8 +36,6 @@ def read(path, language="", scheme="iob2", tag_column="-1", notes=None):
       sentence; or if -1 leaves open which of several columns is meant.
   """
   path = epath.Path(path)
-  if path.suffix not in SUFFIXES:
-    raise UserError(f"{path}: the suffix is none of {' '.join(SUFFIXES)}")
   if path.suffix == ".jsonl":
     sentences = read_jsonl(path, language, scheme)
   else:

@@ -105,11 +105,9 @@ def main(args):
     return
   if not args.name:
     raise UserError("NAME is missing; --list says which tables there are")
-  try:  # before the training rather than after it
-    from mner_jax.tables import figure
-  except ImportError:
-    message = "the figures need matplotlib: pip install 'mner_jax[tables]'"
-    raise UserError(message) from None
+  # Not at the top: it needs the extra [tables]. Not after the training.
+  from mner_jax.tables import figure
+
   table, failures = TABLES[args.name], {}
   name = f"{args.name}-{args.scale}"
   folder = epath.Path(args.workdir) / name

@@ -4,7 +4,6 @@ The same source gives the same bytes.
 """
 
 import itertools
-import json
 
 from etils import epath
 
@@ -47,7 +46,7 @@ def captions(source, target):
   Its `val` and `test` become test; the last pictures of train become valid.
   """
   path = epath.Path(source).expanduser() / "aligned.jsonl"
-  records = [json.loads(line) for line in path.read_text().splitlines()]
+  records = [record for _, record in formats.records(path)]
   train = [r for r in records if r["split"] == "train"]
   splits = {
     "train": train[:-_DEV_PICTURES],

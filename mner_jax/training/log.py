@@ -47,7 +47,9 @@ class Log:
       if self._main:
         self._files[name] = files.Lines(path, kept)
     if self._main and self._config.tensorboard:
-      self._board = _board(workdir)
+      import tensorboardX
+
+      self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"))
     self._bar = tqdm.tqdm(
       total=self._total,
       initial=self._first,
@@ -190,17 +192,6 @@ class Log:
       self._board.close()
     for file in self._files.values():
       file.sync()
-
-
-def _board(workdir):
-  """Returns tensorboardX's writer of event files in the workdir."""
-  try:
-    import tensorboardX
-  except ImportError:
-    raise UserError(
-      "train.tensorboard needs tensorboardX: pip install tensorboardX"
-    ) from None
-  return tensorboardX.SummaryWriter(str(workdir / "tensorboard"))
 
 
 def first_nonfinite(metrics):
