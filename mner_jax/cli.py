@@ -100,6 +100,8 @@ def launch(main, arguments, doc, *, overrides=False):
     sys.stdout.flush()
   except UserError as error:
     _exit(parser, str(error))
+  except ImportError as error:  # of what a flag, field or gs:// needs
+    _exit(parser, f"{error}: a library is not installed")
   except Stopped:
     sys.exit(EXIT_STOPPED)
   except OSError as error:

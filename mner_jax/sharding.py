@@ -46,8 +46,6 @@ def make_mesh(config, devices=None):
   """Returns the mesh of a MeshConfig over `devices` (default: all of them)."""
   devices = jax.devices() if devices is None else devices
   shape = [config.data, config.fsdp, config.tensor]
-  if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
-    raise UserError(f"config: mesh {shape}: sizes are above 0, one may be -1")
   known = math.prod(n for n in shape if n != -1)
   shape = [len(devices) // known if n == -1 else n for n in shape]
   if math.prod(shape) != len(devices):

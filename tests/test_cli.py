@@ -14,6 +14,7 @@ import tempfile
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from mner_jax import cli
 from tests.conftest import TEXT_ONLY
@@ -317,6 +318,12 @@ def test_out_of_memory_is_one_line(monkeypatch, capsys):
   assert launched(monkeypatch, stop) == cli.EXIT_STOPPED == 75
   with pytest.raises(RuntimeError, match="of ours"):
     launched(monkeypatch, bug)
+
+
+def test_a_missing_library_is_one_line(monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, "gcsfs", None)
+  assert launched(monkeypatch, epath.Path("gs://b/a").exists) == 2
+  assert "gcsfs" in capsys.readouterr().err
 
 
 def test_a_librarys_warnings_are_seen_once(monkeypatch, caplog):

@@ -12,7 +12,6 @@ lines of multiword tokens (3-4), whose words follow, and empty nodes (5.1).
 """
 
 import collections
-import contextlib
 import dataclasses
 import itertools
 import re
@@ -66,12 +65,7 @@ def read_conll(path, language="", scheme="iob2", tag_column="-1", notes=None):
   With scheme None no tag is read, and the file may have words only.
   """
   path = epath.Path(path)
-  with contextlib.closing(numbered_lines(path)) as lines:
-    yield from _read(path, lines, language, scheme, tag_column, notes)
-
-
-def _read(path, lines, language, scheme, tag_column, notes):
-  first, lines = _first_words(lines)
+  first, lines = _first_words(numbered_lines(path))
   columns = first.split(_separator(first))
   named = len(columns) > 1 and columns[0].lower() in _FIRST_NAMES
   header = columns if named and not _has_tag(columns) else []

@@ -40,10 +40,9 @@ def describe(paths, image_folder=None, **how):
     if not files:
       present = folders.names(path, languages)
       raise UserError(f"{path}: no train, valid or test file in it; {present}")
-    place = path / (image_folder or "images")
-    if image_folder and not place.is_dir():
-      raise UserError(f"--images: {place} is not a folder")
-    pictures = folders.image_files(place) if place.is_dir() else None
+    place, pictures = path / (image_folder or "images"), None
+    if image_folder or place.is_dir():
+      pictures = folders.image_files(place)
     columns, wholes[str(path)] = {}, []
     for split, by_language in files.items():
       found = []

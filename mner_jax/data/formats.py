@@ -13,7 +13,7 @@ import json
 from etils import epath
 
 from mner_jax.config import UserError
-from mner_jax.data import schemes
+from mner_jax.data import files, schemes
 from mner_jax.data.conll import Sentence, numbered_lines, read_conll
 
 SUFFIXES = (".txt", ".conllu", ".conll", ".tsv", ".jsonl")
@@ -23,7 +23,7 @@ def read(path, language="", scheme="iob2", tag_column="-1", notes=None):
   """Yields the Sentences of a file, one in memory at a time.
 
   Args:
-    path: the file; its suffix tells the format.
+    path: the file; JSONL by its suffix .jsonl, otherwise CoNLL.
     language: of the sentences that do not name their own.
     scheme: of the tags in the file, see `schemes`.
     tag_column: of a CoNLL file: a number from 1, -1 for the last one, or a name
@@ -36,8 +36,6 @@ def read(path, language="", scheme="iob2", tag_column="-1", notes=None):
       sentence; or if -1 leaves open which of several columns is meant.
   """
   path = epath.Path(path)
-  if path.suffix not in SUFFIXES:
-    raise UserError(f"{path}: the suffix is none of {' '.join(SUFFIXES)}")
   if path.suffix == ".jsonl":
     sentences = read_jsonl(path, language, scheme)
   else:
@@ -49,9 +47,8 @@ def read(path, language="", scheme="iob2", tag_column="-1", notes=None):
     raise UserError(f"{path}: no sentence in it")
 
 
-def read_jsonl(path, language="", scheme="iob2"):
+def read_jsonl(path, language, scheme):
   """Yields the sentences of a JSONL file: see the module."""
-  path = epath.Path(path)
   for number, record in records(path):
     where = f"{path}:{number}"
     if "tokens" in record:
@@ -153,4 +150,4 @@ def write_jsonl(path, sentences):
     record = {"tokens": s.words, "tags": s.tags, "image": s.image}
     record |= {"language": s.language, "source": s.source}
     lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-  epath.Path(path).write_bytes("".join(lines).encode())
+  files.write(path, "".join(lines))

@@ -25,7 +25,7 @@ def accounting(workdir):
   try:
     yield
   finally:
-    refused = isinstance(sys.exc_info()[1], UserError | OSError)
+    refused = isinstance(sys.exc_info()[1], UserError | OSError | ImportError)
     record = {
       "seconds": round(before + time.monotonic() - start, 1),
       "date": time.strftime("%Y-%m-%d"),
@@ -40,13 +40,11 @@ def accounting(workdir):
 def _commit():
   """Returns the commit of the code that runs; "" outside a git checkout."""
   root = pathlib.Path(__file__).parents[2]
-  if not (root / ".git").exists():
-    return ""
   command = ["git", "-C", root, "describe", "--always", "--dirty"]
-  with contextlib.suppress(OSError, subprocess.CalledProcessError):
-    return subprocess.run(
-      command, capture_output=True, text=True, check=True
-    ).stdout.strip()
+  if (root / ".git").exists():
+    with contextlib.suppress(OSError):  # there may be no git
+      found = subprocess.run(command, capture_output=True, text=True)
+      return found.stdout.strip()  # nothing where it fails
   return ""
 
 

@@ -45,9 +45,8 @@ def arguments(parser):
 
 
 def plan(args):
-  """Returns the rows.Table that the arguments ask for, and its runs.Run."""
+  """Returns the runs.Run that the arguments ask for."""
   table = TABLES[args.name]
-  table = table._replace(rows=_rows(args, table))
   workdir = epath.Path(args.workdir)
   module = f"mner_jax.configs.{table.configs[args.scale]}"
   config = importlib.import_module(module).get_config()
@@ -56,11 +55,11 @@ def plan(args):
   overrides = (text.partition("=") for text in args.override)
   config = cli.override(config, {name: text for name, _, text in overrides})
   seeds = range(19, 19 + args.seeds)
-  planned = runs.plan(config, table.rows, seeds, workdir)
+  planned = runs.plan(config, _rows(args, table), seeds, workdir)
   for run in planned:
     if not run.finished:  # a run would find no weights only when its turn comes
       pretrained.fill_sizes(run.config)
-  return table, planned
+  return planned
 
 
 def _rows(args, table):
@@ -106,20 +105,16 @@ def main(args):
     return
   if not args.name:
     raise UserError("NAME is missing; --list says which tables there are")
-  try:  # before the training rather than after it
-    from mner_jax.tables import figure
-  except ImportError:
-    message = "the figures need matplotlib: pip install 'mner_jax[tables]'"
-    raise UserError(message) from None
-  name, failures = f"{args.name}-{args.scale}", {}
+  # Not at the top: it needs the extra [tables]. Not after the training.
+  from mner_jax.tables import figure
+
+  table, failures = TABLES[args.name], {}
+  name = f"{args.name}-{args.scale}"
   folder = epath.Path(args.workdir) / name
   if args.kept:
     planned = runs.kept(name)
-    names, table = {run.row for run in planned}, TABLES[args.name]
-    rows = {row: x for row, x in table.rows.items() if row in names}
-    table = table._replace(rows=rows)
   else:
-    table, planned = plan(args)
+    planned = plan(args)
     failures = runs.execute(planned)
     _keep(planned, folder / "kept", name)
   found = output.collect(table, planned, failures)

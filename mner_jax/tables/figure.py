@@ -1,10 +1,10 @@
 """The figure of a table: learning curves on dev, and F1 by language."""
 
-import json
-
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+
+from mner_jax.data import files
 
 
 def draw(found, runs, path):
@@ -36,8 +36,7 @@ def _curves(axes, runs, colours):
     label = row  # for the first seed only
     for run in runs:
       if run.row == row and run.finished:
-        text = (run.folder / "metrics.jsonl").read_text()
-        records = [json.loads(line) for line in text.splitlines()]
+        records = files.read_lines(run.folder / "metrics.jsonl")
         scored = [r for r in records if "valid_f1" in r]
         steps = [r["step"] for r in scored]
         f1 = [100 * r["valid_f1"] for r in scored]

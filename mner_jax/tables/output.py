@@ -29,7 +29,8 @@ def collect(table, runs, failures):
   reference = [run for run in done if run.row == table.reference]
   rows = []
   for name, changes in table.rows.items():
-    mine = [run for run in runs if run.row == name]
+    if not (mine := [run for run in runs if run.row == name]):
+      continue  # this scale, --rows or --kept leaves it out
     finished = [run for run in mine if run in done]
     row = {
       "row": name,
@@ -48,7 +49,7 @@ def collect(table, runs, failures):
     "title": table.title,
     "reference": table.reference,
     "rows": rows,
-    "protocol": _protocol(table, done),
+    "protocol": _protocol(table, len(rows), done),
   }
 
 
@@ -115,7 +116,7 @@ def _significance(runs, reference):
   return found
 
 
-def _protocol(table, runs):
+def _protocol(table, num_rows, runs):
   """How the numbers of finished runs came about, as lines."""
   records = [
     config.flatten(cli.read_workdir(run.folder)) | run.read("run.json")
@@ -132,7 +133,7 @@ def _protocol(table, runs):
     "run: the folder runs/RUN-SEED holds config, logs, predictions and scores",
   ]
   if table.reference:
-    compared = max(len(table.rows) - 1, 1)
+    compared = max(num_rows - 1, 1)
     lines += [
       "F1: seqeval micro F1 on test, default mode, as conlleval; strict F1:"
       " strict IOB2; both of the checkpoint best on dev",

@@ -4,7 +4,6 @@ The same source gives the same bytes.
 """
 
 import itertools
-import json
 
 from etils import epath
 
@@ -32,15 +31,13 @@ def subset(source, target, languages, sizes):
       raise UserError(f"--data: {source} has no {split} file of {language!r}")
     return formats.read(found[split][language], language)
 
-  contents = {}
   for language in languages:
     valid, test = read("valid", language), read("test", language)
     train = read("train", language) if "train" in found else valid
     files = {"valid": valid, "train": train, "test": test}  # valid is first
     for split, sentences in files.items():
       part = itertools.islice(sentences, sizes.get(split))
-      contents[f"{language}/{split}.jsonl"] = list(part)
-  _write(target, contents)
+      formats.write_jsonl(target / language / f"{split}.jsonl", part)
 
 
 def captions(source, target):
@@ -49,30 +46,19 @@ def captions(source, target):
   Its `val` and `test` become test; the last pictures of train become valid.
   """
   path = epath.Path(source).expanduser() / "aligned.jsonl"
-  records = [json.loads(line) for line in path.read_text().splitlines()]
+  records = [record for _, record in formats.records(path)]
   train = [r for r in records if r["split"] == "train"]
   splits = {
     "train": train[:-_DEV_PICTURES],
     "valid": train[-_DEV_PICTURES:],
     "test": [r for r in records if r["split"] in ("val", "test")],
   }
-  contents = {}
   for split, part in splits.items():
-    sentences = contents[f"{split}.jsonl"] = []
+    sentences = []
     for record, language in itertools.product(part, _CAPTIONED):
       image = record["image"].rpartition("/")[2]
       for caption in record["captions"][language]:
         words = tuple(caption.split())
         tags = ("O",) * len(words)
         sentences.append(formats.Sentence(words, tags, image, language))
-  _write(target, contents)
-
-
-def _write(target, contents):
-  """Writes {file: sentences} below a folder; readers never see a part."""
-  for name, sentences in contents.items():
-    path = target / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    formats.write_jsonl(temporary, sentences)
-    temporary.replace(path)
+    formats.write_jsonl(target / f"{split}.jsonl", sentences)

@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from mner_jax import config as config_lib
 from mner_jax.cli import Stopped
 from mner_jax.config import UserError
 from mner_jax.data import builders, dataset, files
+from mner_jax.training import stopping
 
 # A resume may change these fields, and no score depends on them.
 _IRRELEVANT = {"seed", *config_lib.RESUMABLE} - {"dtype"}
@@ -128,7 +128,6 @@ def execute(runs):
   # A config may be in a table under two names.
   todo = list({run.folder: run for run in runs if not run.finished}.values())
   say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before")
-  seconds = [r.read("run.json")["seconds"] for r in runs if r.finished]
   child, stopped, failures = None, False, {}
 
   def stop(number, frame):
@@ -137,32 +136,24 @@ def execute(runs):
     if child:
       child.terminate()
 
-  before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGINT)}
-  for i, run in enumerate(todo, 1):
-    name = f"{run.row}, seed {run.seed}"
-    say(f"run {i} of {len(todo)}: {name}; log in {run.folder}/log.txt")
-    start = time.monotonic()
-    child = _start(run)
-    if stopped:  # the signal came while the child started
-      child.terminate()
-    code = child.wait()
-    if code or not run.finished:
-      failures[run.folder] = _reason(run, code)
-      outcome = f"FAILED ({failures[run.folder]}); the others go on"
-    else:
-      seconds.append(time.monotonic() - start)
-      outcome = f"F1 {run.read('test_metrics.json')['f1']:.4f}"
-    say(f"  {name}: {outcome} in {time.monotonic() - start:.0f} s")
-    if seconds and i < len(todo):
-      left = statistics.fmean(seconds) * (len(todo) - i) / 60
-      say(f"  about {left:.0f} min left")
-    if stopped:
-      break
-  for number, handler in before.items():
-    signal.signal(number, handler)
-  if stopped:
-    say("stopped; the same command goes on")
-    raise Stopped
+  with stopping.handled_by(stop):
+    for i, run in enumerate(todo, 1):
+      name = f"{run.row}, seed {run.seed}"
+      say(f"run {i} of {len(todo)}: {name}; log in {run.folder}/log.txt")
+      start = time.monotonic()
+      child = _start(run)
+      if stopped:  # the signal came while the child started
+        child.terminate()
+      code = child.wait()
+      if code or not run.finished:
+        failures[run.folder] = _reason(run, code)
+        outcome = f"FAILED ({failures[run.folder]}); the others go on"
+      else:
+        outcome = f"F1 {run.read('test_metrics.json')['f1']:.4f}"
+      say(f"  {name}: {outcome} in {time.monotonic() - start:.0f} s")
+      if stopped:
+        say("stopped; the same command goes on")
+        raise Stopped
   return failures
 
 

@@ -39,20 +39,17 @@ class Log:
     self._main = jax.process_index() == 0
     self._recent = []  # (step, metrics on the device) since the last flush
     self._shown = {}
-    paths = {name: workdir / f"{name}.jsonl" for name in ("metrics", "timing")}
-    kept = {
-      name: kept_lines(path, self._first, scored)
-      for name, path in paths.items()
-    }
-    self._skipped = sum("skipped" in line for line in kept["metrics"])
-    self._files = {}
-    if self._main:
-      self._files = {
-        name: files.Lines(paths[name], kept[name]) for name in paths
-      }
-    self._board = (
-      _board(workdir) if self._main and self._config.tensorboard else None
-    )
+    self._skipped, self._files, self._board = 0, {}, None
+    for name in ("metrics", "timing"):
+      path = workdir / f"{name}.jsonl"
+      kept = kept_lines(path, self._first, scored)
+      self._skipped += sum("skipped" in line for line in kept)
+      if self._main:
+        self._files[name] = files.Lines(path, kept)
+    if self._main and self._config.tensorboard:
+      import tensorboardX
+
+      self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"))
     self._bar = tqdm.tqdm(
       total=self._total,
       initial=self._first,
@@ -195,17 +192,6 @@ class Log:
       self._board.close()
     for file in self._files.values():
       file.sync()
-
-
-def _board(workdir):
-  """Returns tensorboardX's writer of event files in the workdir."""
-  try:
-    import tensorboardX
-  except ImportError:
-    raise UserError(
-      "train.tensorboard needs tensorboardX: pip install tensorboardX"
-    ) from None
-  return tensorboardX.SummaryWriter(str(workdir / "tensorboard"))
 
 
 def first_nonfinite(metrics):

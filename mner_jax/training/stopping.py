@@ -10,7 +10,7 @@ from mner_jax.sharding import from_all_processes
 
 
 @contextlib.contextmanager
-def _handled_by(handler):
+def handled_by(handler):
   """Lets `handler` take SIGTERM and Ctrl-C."""
   numbers = (signal.SIGTERM, signal.SIGINT)
   before = {n: signal.signal(n, handler) for n in numbers}
@@ -27,7 +27,7 @@ def at_once():
   def stop(number, frame):
     raise Stopped
 
-  return _handled_by(stop)
+  return handled_by(stop)
 
 
 class StopSignal:
@@ -44,7 +44,7 @@ class StopSignal:
 
   def listening(self):
     """Returns the context in which signals are heard."""
-    return _handled_by(self._handle)
+    return handled_by(self._handle)
 
   def _handle(self, number, frame):
     self._requested = True

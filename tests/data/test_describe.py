@@ -80,7 +80,7 @@ def test_the_command(folder):
   assert lines[-1][-4:] == ["1", "sentences,", "1", "images"]
   result = run(folder, "--images=no")
   assert result.returncode == 2
-  assert f"--images: {folder}/no is not a folder" in result.stderr
+  assert f"{folder}/no: No such file or directory" in result.stderr
   assert len(result.stderr.splitlines()) == 1
 
 

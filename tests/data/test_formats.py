@@ -231,8 +231,3 @@ def test_bad_files_are_refused(file, case):
   said = str(error.value)
   assert said.startswith(f"{file}{where}") and message in said
   assert "\n" not in said and len(said) < len(f"{file}{column}") + 300
-
-
-def test_the_suffix_names_the_format(file):
-  with pytest.raises(UserError, match=r"train\.csv: the suffix is none of"):
-    list(formats.read(file.with_suffix(".csv")))

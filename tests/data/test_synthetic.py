@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
-from mner_jax.config import UserError
 from mner_jax.data import formats, schemes
 from mner_jax.data.synthetic import __main__ as command
 from mner_jax.data.synthetic import corpus, lexicon
@@ -185,7 +184,7 @@ def test_command(tmp_path, monkeypatch):
     images |= {f"{s.image}.png" for s in read if s.image}
   found = {path.name for path in (arguments.output / "images").iterdir()}
   assert found == images
-  with pytest.raises(UserError, match="new is not empty"):
+  with pytest.raises(FileExistsError, match="new"):
     command.main(arguments)
 
 

@@ -66,7 +66,7 @@ def planned(folder):
   The reference is trained in this process; the other row's folder is a copy of
   it in which everything is found.
   """
-  _, planned = tables.plan(parse(arguments(folder)))
+  planned = tables.plan(parse(arguments(folder)))
   other, reference = sorted(planned, key=lambda one: one.row == REFERENCE)
   running.run(reference.config, reference.folder)
   shutil.copytree(reference.folder, other.folder)
@@ -125,7 +125,7 @@ def test_every_number_leads_to_a_run(folder, planned, monkeypatch):
   monkeypatch.setattr(runs, "RESULTS", place / "kept")
   code, again, err = run(["text", "--kept", f"--workdir={folder / 'again'}"])
   assert (code, again) == (0, out), err
-  _, elsewhere = tables.plan(parse(arguments(folder, "elsewhere")))
+  elsewhere = tables.plan(parse(arguments(folder, "elsewhere")))
   assert all(one.finished for one in elsewhere)
   texts = [p.read_text() for p in (place / "kept").rglob("*") if p.is_file()]
   assert len(texts) == 11 and not any("Anna" in text for text in texts)
@@ -205,7 +205,7 @@ def test_a_failed_run_costs_its_row_only(folder, planned):
 def test_a_signal_ends_the_run_and_the_table(folder, planned):
   """Its run saves and nothing is started after it; exit code 75."""
   argv = [*arguments(folder), "--seeds=3"]
-  _, more = tables.plan(parse(argv))
+  more = tables.plan(parse(argv))
   first, second, *_ = (one for one in more if not one.finished)
   log = first.folder / "log.txt"
 

@@ -3,7 +3,6 @@
 import pathlib
 
 from mner_jax import cli
-from mner_jax.config import UserError
 from mner_jax.data import builders, formats
 from mner_jax.data.synthetic import corpus
 
@@ -17,10 +16,9 @@ def arguments(parser):
 
 def main(args):
   """Writes a file for each split, of all languages, and images/."""
-  if args.output.exists() and any(args.output.iterdir()):
-    raise UserError(f"--output: {args.output} is not empty; name a new folder")
+  args.output.mkdir(parents=True)
   images = args.output / "images"
-  images.mkdir(parents=True)
+  images.mkdir()
   for split in corpus.SPLITS:
     sentences = []
     for sentence, name, _, picture in builders.synthetic_examples(split):
