@@ -112,6 +112,8 @@ def main(args):
   name = f"{args.name}-{args.scale}"
   folder = epath.Path(args.workdir) / name
   if args.kept:
+    if args.rows or args.data or args.override:
+      raise UserError("--kept takes no --rows, --data or --override")
     planned = runs.kept(name)
   else:
     planned = plan(args)

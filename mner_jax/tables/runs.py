@@ -69,9 +69,11 @@ def plan(base, rows, seeds, workdir):
     config = config_lib.replace(base, rows[name] | {"seed": seed})
     hash_ = _hash(config)
     places = [epath.Path(x) / "runs" for x in (RESULTS, workdir)]
-    kept, folder = (place / f"{hash_}-{seed}" for place in places)
-    folder = kept if kept.exists() else folder
-    runs.append(Run(name, seed, config, hash_, folder))
+    kept, folder = (
+      Run(name, seed, config, hash_, place / f"{hash_}-{seed}")
+      for place in places
+    )
+    runs.append(kept if kept.finished else folder)
   return runs
 
 
