@@ -15,13 +15,16 @@ def in_bucket(path):
   return "://" in str(path)
 
 
-def write(path, text):
-  """Writes a whole file or nothing: readers never see a partial one."""
+def write(path, content):
+  """Writes a whole file, of text or bytes, or nothing: never a part of it."""
   path = epath.Path(path)
   temporary = path.with_name(path.name + ".tmp")
   with _naming(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(text)
+    if isinstance(content, bytes):
+      temporary.write_bytes(content)
+    else:
+      temporary.write_text(content)
     temporary.replace(path)
 
 
