@@ -277,10 +277,11 @@ def collect_tagged(evaluator, params, examples, fields, count):
     count: how many sentences there are.
   """
   part = _that_fit(evaluator, params, examples, fields)
-  note = f"{len(part['sentences']):,} of {count:,} sentences"
+  note = f"{len(part['sentences']):,} of {count:,} sentences with a word"
   if len(part["sentences"]) < count:
     note += f": the first that fit {_limits()}"
-  return part | {"note": note + ".", "types": examples.config.data.labels}
+  note += ". Beside a type: the model's probability of exactly that entity."
+  return part | {"note": note, "types": examples.config.data.labels}
 
 
 def _json(data):
