@@ -49,17 +49,6 @@ def output(text):
   return text
 
 
-def new_folder(text):
-  """The type of --save: what is there stays as it is."""
-  parent = os.path.dirname(os.path.abspath(text))
-  fits = os.path.isdir(parent) and os.access(parent, os.W_OK)
-  if os.path.lexists(text):
-    fits = fits and os.path.isdir(text) and not os.listdir(text)
-  if not fits or "://" in text:
-    raise argparse.ArgumentTypeError(f"{text} cannot be made, or is not empty")
-  return text
-
-
 def count(text):
   """The type of a flag that is a whole number above 0."""
   if int(text) < 1:

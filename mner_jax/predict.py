@@ -135,23 +135,19 @@ class Tagger:
     return results
 
   def page(self, tagged, count):
-    """The data of a page for `report.render`, of the first that fit.
+    """The data of a page for `report.render`, but its name.
 
     Args:
-      tagged: [(number, result of `tag`, its picture, status of the picture)];
+      tagged: [(result of `tag`, its picture, fields of `collect_tagged`)];
         each has a word.
-      count: of all sentences, those that are not among them too.
+      count: of all sentences with a word.
     """
-    _, results, pictures, _ = zip(*tagged, strict=True) if tagged else [()] * 4
-    examples = self._examples([r["tokens"] for r in results], pictures)
-    evaluator = self._evaluator(len(results))
-    fields = [
-      {"number": number, "image": status, **_marked(result)}
-      for number, result, _, status in tagged
-    ]
-    return report.collect_tagged(
-      evaluator, self._params, examples, fields, count
-    )
+    tokens = [result["tokens"] for result, *_ in tagged]
+    examples = self._examples(tokens, [picture for _, picture, _ in tagged])
+    fields = [_marked(result) | more for result, _, more in tagged]
+    evaluator = self._evaluator(len(tagged))
+    of_model = evaluator, self._params
+    return report.collect_tagged(*of_model, examples, fields, count)
 
   def _evaluator(self, count):
     # Avoid padding a single sentence to a full batch.
@@ -304,7 +300,7 @@ def arguments(parser):
   either("--text", help="a sentence")
   either("--input", metavar="FILE", help="CoNLL or JSONL; - is a JSONL pipe")
   save_help = "write the model, and nothing else of its run, to a new folder"
-  either("--save", type=cli.new_folder, metavar="DIR", help=save_help)
+  either("--save", metavar="DIR", help=save_help)
   add("--image", metavar="FILE", help="the picture of --text")
   formats_help = "of --input (default: by its suffix)"
   add("--input_format", choices=("conll", "jsonl"), help=formats_help)
@@ -339,11 +335,11 @@ def main(args):
       tagged = [(*tagger.tag([args.text], pictures), *pictures, status)]
     else:
       tagged = _tag_file(tagger, args)
-    for number, (result, *seen) in enumerate(tagged, 1):
+    for number, (result, picture, status) in enumerate(tagged, 1):
       print(json.dumps(result, ensure_ascii=False), file=file, flush=True)
       count += bool(result["tokens"])
       if args.html and result["tokens"] and count <= report.MAX_SENTENCES:
-        shown.append((number, result, *seen))
+        shown.append((result, picture, {"number": number, "image": status}))
     if args.html:
       name = os.path.basename(os.path.abspath(args.workdir))
       page.write(report.render(tagger.page(shown, count) | {"name": name}))

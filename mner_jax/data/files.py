@@ -21,10 +21,8 @@ def write(path, content):
   temporary = path.with_name(path.name + ".tmp")
   with _naming(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, bytes):
-      temporary.write_bytes(content)
-    else:
-      temporary.write_text(content)
+    data = content if isinstance(content, bytes) else content.encode()
+    temporary.write_bytes(data)
     temporary.replace(path)
 
 

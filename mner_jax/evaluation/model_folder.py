@@ -34,7 +34,6 @@ _ONE_DEVICE = dict.fromkeys(
   ("mesh.data", "mesh.fsdp", "mesh.tensor", "train.accumulate"), 1
 )
 _ENCODERS = [f"model.{name}.weights" for name in pretrained.ENCODERS]
-_METRICS = ["f1", "precision", "recall"]
 
 
 def load(name):
@@ -46,17 +45,22 @@ def load(name):
 
   Raises a UserError if it is none of these, damaged or edited.
   """
+  folder, config, params, _ = _open(name)
+  return config, params, wordpiece.load(folder / "tokenizer")
+
+
+def _open(name):
+  """(folder, Config, parameters, step or, of a saved model, None)."""
   folder = hub.folder(str(name), safe=True)
-  saved = _is_saved(folder)
+  saved = any((folder / name).exists() for name in (WEIGHTS, manifest.NAME))
   if saved:
     _check(folder)
   config = config_lib.replace(cli.read_workdir(folder), _ONE_DEVICE)
   abstract = evaluate.abstract_params(config, mesh(config))
   if saved:
-    params = _read(folder / WEIGHTS, abstract)
-  else:
-    _, params = checkpoint.restore_best(folder, abstract)
-  return config, params, wordpiece.load(folder / "tokenizer")
+    return folder, config, _read(folder / WEIGHTS, abstract), None
+  step, params = checkpoint.restore_best(folder, abstract)
+  return folder, config, params, step
 
 
 def mesh(config):
@@ -64,18 +68,12 @@ def mesh(config):
   return sharding.make_mesh(config.mesh, jax.devices()[:1])
 
 
-def _is_saved(folder):
-  return any((folder / name).exists() for name in (WEIGHTS, manifest.NAME))
-
-
 def _check(folder):
   """Raises a UserError if a file is not the one that `save` wrote."""
-  wanted = {"format": manifest.FORMAT}
   names = [n for n in (manifest.NAME, *_FILES) if not (folder / n).exists()]
   problem = "missing"
   if not names:
-    wanted |= {name: files.hash_file(folder / name) for name in _FILES}
-    known = hub.read_json(folder / manifest.NAME)
+    known, wanted = hub.read_json(folder / manifest.NAME), _hashes(folder)
     known = known if isinstance(known, dict) else {}
     names = [name for name in wanted if known.get(name) != wanted[name]]
     problem = f"not as in {manifest.NAME}"
@@ -86,6 +84,11 @@ def _check(folder):
     )
 
 
+def _hashes(folder):
+  found = {name: files.hash_file(folder / name) for name in _FILES}
+  return {"format": manifest.FORMAT, **found}
+
+
 def _read(path, abstract):
   """Returns the parameters in a file, placed like `abstract`."""
   try:
@@ -93,15 +96,16 @@ def _read(path, abstract):
   except Exception as error:  # of safetensors or numpy
     raise UserError(f"{path}: cannot be read ({error})") from None
   wanted = traverse_util.flatten_dict(abstract, sep="/")
-  for name in sorted(found.keys() | wanted):
-    stored, needed = (
-      f"{side[name].dtype}{side[name].shape}" if name in side else "missing"
-      for side in (found, wanted)
+  stored, needed = (
+    {name: f"{x.dtype}{x.shape}" for name, x in arrays.items()}
+    for arrays in (found, wanted)
+  )
+  if differ := stored.items() ^ needed.items():
+    name, _ = min(differ)
+    stored, needed = (x.get(name, "missing") for x in (stored, needed))
+    raise UserError(
+      f"{path}: {name} is {stored}, in the model of {_CONFIG} {needed}"
     )
-    if stored != needed:
-      raise UserError(
-        f"{path}: {name} is {stored}, in the model of {_CONFIG} {needed}"
-      )
   placed = {n: jax.device_put(found[n], x.sharding) for n, x in wanted.items()}
   return traverse_util.unflatten_dict(placed, sep="/")
 
@@ -109,15 +113,15 @@ def _read(path, abstract):
 def save(workdir, folder):
   """Writes the best model of a run to a new or empty local folder, or nothing.
 
-  Raises a UserError if the run has none, or if it is damaged.
+  Raises a UserError if the run has none or is damaged.
   """
-  run, target = epath.Path(workdir), epath.Path(os.path.abspath(folder))
-  if _is_saved(run):
-    raise UserError(f"{run}: not a run but a saved model; copy the folder")
-  config = cli.read_workdir(run)
-  one = config_lib.replace(config, _ONE_DEVICE)
-  abstract = evaluate.abstract_params(one, mesh(one))
-  step, params = checkpoint.restore_best(run, abstract)
+  target = epath.Path(os.path.abspath(folder))
+  free = not target.exists() or target.is_dir() and not any(target.iterdir())
+  if files.in_bucket(folder) or not free:
+    raise UserError(f"--save: {folder} is not a new or empty local folder")
+  run, config, params, step = _open(workdir)
+  if step is None:
+    raise UserError(f"{workdir}: not a run but a saved model; copy the folder")
   config = _without_paths(config)
   arrays = traverse_util.flatten_dict(jax.device_get(params), sep="/")
   contents = {
@@ -126,15 +130,13 @@ def save(workdir, folder):
     _TOKENIZER: (run / _TOKENIZER).read_text(),
     "README.md": _card(target.name, config, params, step, _scores(run, step)),
   }
-  prefix = f".{target.name}."
-  with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as parent:
+  target.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=target.parent) as parent:
     written = epath.Path(parent) / target.name
     for name, content in contents.items():
       files.write(written / name, content)
-    hashes = {name: files.hash_file(written / name) for name in _FILES}
-    text = json.dumps({"format": manifest.FORMAT, **hashes}, indent=1)
-    files.write(written / manifest.NAME, text + "\n")
-    written.rename(target)
+    files.write(written / manifest.NAME, json.dumps(_hashes(written)) + "\n")
+    os.rename(written, target)  # epath's refuses an empty folder, too
 
 
 def _without_paths(config):
@@ -158,27 +160,18 @@ def _scores(run, step):
 def _card(name, config, params, step, scores):
   """Returns the text of the model card."""
   data = config.data
-  groups = {None: scores, **scores["per_language"]} if scores else {}
+  groups = {"all": scores, **scores["per_language"]} if scores else {}
+  of = {"dataset_type": data.path, "dataset_name": data.path}
+  of |= {"dataset_split": "test", "task_type": "token-classification"}
+  results = [
+    huggingface_hub.EvalResult(
+      **of, dataset_config=group, metric_type=metric, metric_value=row[metric]
+    )
+    for group, row in groups.items()
+    for metric in ("f1", "precision", "recall")
+  ]
   header = huggingface_hub.ModelCardData(
-    language=list(data.languages),
-    library_name="mner_jax",
-    pipeline_tag="token-classification",
-    tags=["named-entity-recognition"],
-    metrics=_METRICS,
-    model_name=name,
-    eval_results=[
-      huggingface_hub.EvalResult(
-        task_type="token-classification",
-        dataset_type=data.path,
-        dataset_name=data.path,
-        dataset_config=language,
-        dataset_split="test",
-        metric_type=metric,
-        metric_value=row[metric],
-      )
-      for language, row in groups.items()
-      for metric in _METRICS
-    ],
+    language=list(data.languages), model_name=name, eval_results=results
   )
   facts = report.run_facts(config, params, step)
   facts += [("fingerprint of its sentences", data.fingerprint)]
