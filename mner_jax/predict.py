@@ -87,10 +87,6 @@ class Tagger:
     images = [None] * len(sentences) if images is None else list(images)
     if len(images) != len(sentences):
       raise UserError(f"{len(sentences)} sentences, but {len(images)} images")
-    return self.tag(sentences, self.pictures(images))
-
-  def pictures(self, images):
-    """Like `prepare`, of several or None; raises UserError and OSError."""
     pictures = []
     for image in images:
       try:
@@ -100,7 +96,7 @@ class Tagger:
         raise UserError(
           f"{name}: not a picture that can be shown ({error})"
         ) from None
-    return pictures
+    return self.tag(sentences, pictures)
 
   def prepare(self, image):
     """The bytes of a picture, given as path or bytes, as training stored them.
@@ -145,9 +141,8 @@ class Tagger:
     tokens = [result["tokens"] for result, *_ in tagged]
     examples = self._examples(tokens, [picture for _, picture, _ in tagged])
     fields = [_marked(result) | more for result, _, more in tagged]
-    evaluator = self._evaluator(len(tagged))
-    of_model = evaluator, self._params
-    return report.collect_tagged(*of_model, examples, fields, count)
+    model = self._evaluator(len(tagged)), self._params
+    return report.collect_tagged(*model, examples, fields, count)
 
   def _evaluator(self, count):
     # Avoid padding a single sentence to a full batch.
@@ -330,9 +325,9 @@ def main(args):
   ):
     tagger = Tagger.load(args.workdir)
     if args.input is None:
-      status = "ok" if args.image else ""
-      pictures = tagger.pictures([args.image])
-      tagged = [(*tagger.tag([args.text], pictures), *pictures, status)]
+      results = tagger([args.text], [args.image])
+      seen = (tagger.prepare(args.image), "ok") if args.image else (None, "")
+      tagged = [(*results, *seen)]
     else:
       tagged = _tag_file(tagger, args)
     for number, (result, picture, status) in enumerate(tagged, 1):

@@ -125,7 +125,7 @@ BAD = {
   "predict --input={in}/other.jsonl": "neither 'text'",
   "predict --text=a --output=/no/where": "/no/where is not a file one can",
   "predict --text=a --html=/no/where": "/no/where is not a file one can",
-  "predict --text=a --html={in}/x/../out.jsonl": "--output are one file",
+  "predict --text=a --html={in}/data/../out.jsonl": "--output are one file",
   "predict --input={in}/bad.jsonl --html={in}/link.jsonl": "is the --input",
   "predict --save={in}/empty/x": "leave out --html and --output",
   "save --save={in}": "{in} is not a new or empty local folder",

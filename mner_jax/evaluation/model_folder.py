@@ -33,7 +33,6 @@ _FILES = (WEIGHTS, _CONFIG, _TOKENIZER)
 _ONE_DEVICE = dict.fromkeys(
   ("mesh.data", "mesh.fsdp", "mesh.tensor", "train.accumulate"), 1
 )
-_ENCODERS = [f"model.{name}.weights" for name in pretrained.ENCODERS]
 
 
 def load(name):
@@ -52,7 +51,7 @@ def load(name):
 def _open(name):
   """(folder, Config, parameters, step or, of a saved model, None)."""
   folder = hub.folder(str(name), safe=True)
-  saved = any((folder / name).exists() for name in (WEIGHTS, manifest.NAME))
+  saved = any((folder / n).exists() for n in (WEIGHTS, manifest.NAME))
   if saved:
     _check(folder)
   config = config_lib.replace(cli.read_workdir(folder), _ONE_DEVICE)
@@ -141,13 +140,14 @@ def save(workdir, folder):
 
 def _without_paths(config):
   """Returns `config` without the folders of the machine that trained it."""
-  fields = {"data.cache_dir": ""}
-  for name in ("data.path", "data.images", "init_from", *_ENCODERS):
-    path = config_lib.flatten(config)[name]
-    on_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", path) and name in _ENCODERS
-    if not on_hub or epath.Path(path).is_dir():
-      fields[name] = epath.Path(path).name
-  return config_lib.replace(config, fields)
+  fields = config_lib.flatten(config)
+  weights = [f"model.{name}.weights" for name in pretrained.ENCODERS]
+  for name in ("data.path", "data.images", "init_from", *weights):
+    path = epath.Path(fields[name])
+    on_hub = name in weights and re.fullmatch(r"\w[\w.-]*/[^/]+", str(path))
+    if not on_hub or path.is_dir():
+      fields[name] = path.name
+  return config_lib.replace(config, fields | {"data.cache_dir": ""})
 
 
 def _scores(run, step):
@@ -175,8 +175,8 @@ def _card(name, config, params, step, scores):
   )
   facts = report.run_facts(config, params, step)
   facts += [("fingerprint of its sentences", data.fingerprint)]
-  text = importlib.resources.files("mner_jax.evaluation") / "model_card.md"
-  return text.read_text(encoding="utf-8").format(
+  card = importlib.resources.files("mner_jax.evaluation") / "model_card.md"
+  return card.read_text(encoding="utf-8").format(
     header=header,
     name=name,
     labels=", ".join(data.labels),
