@@ -195,5 +195,7 @@ def read_workdir(workdir):
     raise UserError(
       f"{path}: not found; is {workdir} the --workdir of a train.py run?"
     ) from None
+  except UserError as error:
+    raise UserError(f"{path}: not a run's settings ({error})") from None
   except ValueError as error:
     raise UserError(f"{path}: not valid JSON ({error})") from None

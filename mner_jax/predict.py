@@ -2,6 +2,10 @@
 
   python -m mner_jax.predict --workdir=DIR --text="Anna naps." --image=a.jpg
   python -m mner_jax.predict --workdir=DIR --input=F --output=F2
+  python -m mner_jax.predict --workdir=DIR --save=DIR2
+
+DIR is the folder of a run; or DIR2, which --save writes: all that a tagger
+needs, without the run's data, logs and paths; or the Hub name of such a folder.
 
 F is CoNLL (.txt .conllu .conll .tsv: a word a line, further columns are
 ignored) or JSONL ({"text": ...} or {"tokens": [...]}, and optionally "image").
@@ -15,6 +19,9 @@ exclusive, and `score` is the CRF's probability of exactly that entity:
 
   {"text", "tokens", "tags", "entities": [{"type", "text", "start", "end",
    "word_start", "word_end", "score"}]}
+
+--html=F3 also writes the sentences as one page, which needs no network: their
+entities, pictures, and where in its picture each word looks.
 
 For displaCy, manual=True: {"text": p["text"], "ents": [{**e, "label":
 e["type"]} for e in p["entities"]]}. For seqeval: p["tags"].
@@ -31,20 +38,16 @@ import json
 import os
 import sys
 
-import jax
 from etils import epath
 from seqeval.metrics.sequence_labeling import get_entities
 
-from mner_jax import checkpoint, cli, sharding
-from mner_jax.config import UserError, replace
-from mner_jax.data import batches, dataset, folders, formats, wordpiece, words
+from mner_jax import cli
+from mner_jax.config import UserError
+from mner_jax.data import batches, dataset, folders, formats, words
 from mner_jax.data.images import BrokenImageError, shrink
-from mner_jax.evaluation import decoding, evaluate
+from mner_jax.evaluation import decoding, evaluate, model_folder, report
 
 _CHUNK = 1024  # sentences in memory
-_ONE_DEVICE = dict.fromkeys(
-  ("mesh.data", "mesh.fsdp", "mesh.tensor", "train.accumulate"), 1
-)
 
 
 class Tagger:
@@ -55,13 +58,13 @@ class Tagger:
     self._tokenizer = tokenizer
 
   @classmethod
-  def load(cls, workdir):
-    """The checkpoint of a run that is best on dev; raises UserError."""
-    workdir = epath.Path(workdir)
-    config = replace(cli.read_workdir(workdir), _ONE_DEVICE)
-    abstract = evaluate.abstract_params(config, _mesh(config))
-    _, params = checkpoint.restore_best(workdir, abstract)
-    return cls(config, params, wordpiece.load(workdir / "tokenizer"))
+  def load(cls, name):
+    """The model of a run's folder, of one by --save, or of a Hub name.
+
+    Of a run, the checkpoint that is best on dev. Raises a UserError if it is
+    none of these, damaged or edited.
+    """
+    return cls(*model_folder.load(name))
 
   def __call__(self, sentences, images=None):
     """Tags sentences, each independently of the others.
@@ -115,12 +118,9 @@ class Tagger:
     kept = [i for i, result in enumerate(results) if result["tokens"]]
     if not kept:
       return results
-    tokens = [tuple(results[i]["tokens"]) for i in kept]
+    tokens = [results[i]["tokens"] for i in kept]
     examples = self._examples(tokens, [pictures[i] for i in kept])
-    # Avoid padding a single sentence to a full batch.
-    rows = 1 << (len(tokens) - 1).bit_length()
-    rows = min(self._config.train.batch_size, rows)
-    evaluator = evaluate.Evaluator(self._config, _mesh(self._config), rows)
+    evaluator = self._evaluator(len(tokens))
     emissions = evaluator.emissions(self._params, examples)
     decoded = decoding.decode(
       self._params, emissions, self._config.tags, marginals=True
@@ -130,19 +130,36 @@ class Tagger:
       results[i] |= {"tags": tags, "entities": entities}
     return results
 
+  def page(self, tagged, count):
+    """The data of a page for `report.render`, but its name.
+
+    Args:
+      tagged: [(result of `tag`, its picture, fields of `collect_tagged`)];
+        each has a word.
+      count: of all sentences with a word.
+    """
+    tokens = [result["tokens"] for result, *_ in tagged]
+    examples = self._examples(tokens, [picture for _, picture, _ in tagged])
+    fields = [_marked(result) | more for result, _, more in tagged]
+    model = self._evaluator(len(tagged)), self._params
+    return report.collect_tagged(*model, examples, fields, count)
+
+  def _evaluator(self, count):
+    # Avoid padding a single sentence to a full batch.
+    rows = 1 << (count - 1).bit_length()
+    rows = min(self._config.train.batch_size, rows)
+    mesh = model_folder.mesh(self._config)
+    return evaluate.Evaluator(self._config, mesh, rows)
+
   def _examples(self, tokens, pictures):
     split = dataset.Split(
-      sentences=[formats.Sentence(t, ("O",) * len(t)) for t in tokens],
+      sentences=[formats.Sentence(tuple(t), ("O",) * len(t)) for t in tokens],
       image_status=["ok" if picture else "" for picture in pictures],
       image_names=[""] * len(tokens),
       rows=range(len(tokens)),
       records=[{"image": picture} for picture in pictures],
     )
     return batches.Examples(split, self._tokenizer, self._config)
-
-
-def _mesh(config):
-  return sharding.make_mesh(config.mesh, jax.devices()[:1])
 
 
 def _text_and_spans(sentence):
@@ -166,6 +183,21 @@ def _entities(text, spans, tags, scores):
     entity |= {"word_start": first, "word_end": last + 1}
     found.append(entity | {"score": round(float(scores[last]), 6)})
   return found
+
+
+def _marked(result):
+  """A page's entities of a result, see `errors.align`, and its spaces."""
+  spaces, end = [], 0
+  for token in result["tokens"]:
+    start = result["text"].index(token, end)
+    spaces.append(int(start > end))  # before the word
+    end = start + len(token)
+  # No gold: one type, and the score in place of what is wrong.
+  entities = [
+    (e["word_start"], e["word_end"], e["type"], "", f"{e['score']:.2f}")
+    for e in result["entities"]
+  ]
+  return {"entities": entities, "spaces": spaces, "tags": result["tags"]}
 
 
 def _read(path, form):
@@ -200,7 +232,7 @@ def _read(path, form):
 
 
 def _tag_file(tagger, args):
-  """Yields the predictions of --input; reports unusable parts on stderr."""
+  """Yields (result, picture, its status) of --input; counts go to stderr."""
   folder = epath.Path(args.images) if args.images else None
   if not folder and args.input != "-":
     folder = epath.Path(args.input).parent / "images"
@@ -211,19 +243,23 @@ def _tag_file(tagger, args):
 
   def picture(name):
     try:
-      return tagger.prepare(paths[name]) if name else None
+      return (tagger.prepare(paths[name]), "ok") if name else (None, "")
     except KeyError:
-      counts["images missing"] += 1
+      status = "missing"
     except (OSError, BrokenImageError):
-      counts["images broken"] += 1
+      status = "broken"
+    counts[f"images {status}"] += 1
+    return None, status
 
   sentences = _read(args.input, args.input_format)
   while chunk := list(itertools.islice(sentences, _CHUNK)):
     texts, images = zip(*chunk, strict=True)
-    for result in tagger.tag(texts, list(map(picture, images))):
+    pictures, status = zip(*map(picture, images), strict=True)
+    results = tagger.tag(texts, pictures)
+    for result, *seen in zip(results, pictures, status, strict=True):
       counts["sentences"] += 1
       counts["without a word"] += not result["tokens"]
-      yield result
+      yield result, *seen
   found = [f"{n} {name}" for name, n in counts.items() if n]
   print(", ".join(found) or "no sentence", file=sys.stderr)
 
@@ -242,7 +278,7 @@ def _output(path, source):
   path = _absolute(path)  # a link stays a link
   temporary = path.with_name(path.name + ".tmp")
   if source and _absolute(source) in (path, temporary):
-    raise UserError(f"--output: {path} is the --input; name another file")
+    raise UserError(f"{path} is the --input; name another file to write")
   try:
     with temporary.open("w") as file:
       yield file
@@ -254,33 +290,54 @@ def _output(path, source):
 def arguments(parser):
   """Defines the command's flags."""
   add = parser.add_argument
-  add("--workdir", required=True, help="folder of a train.py run")
+  add("--workdir", required=True, help="a run, a saved model, or a Hub name")
   either = parser.add_mutually_exclusive_group(required=True).add_argument
   either("--text", help="a sentence")
   either("--input", metavar="FILE", help="CoNLL or JSONL; - is a JSONL pipe")
+  save_help = "write the model, and nothing else of its run, to a new folder"
+  either("--save", metavar="DIR", help=save_help)
   add("--image", metavar="FILE", help="the picture of --text")
   formats_help = "of --input (default: by its suffix)"
   add("--input_format", choices=("conll", "jsonl"), help=formats_help)
   add("--images", metavar="DIR", help="pictures (default: images/ beside FILE)")
-  add(
-    "--output", type=cli.output, default="-", help="a JSONL file (default: -)"
-  )
+  output = {"type": cli.output, "metavar": "FILE"}
+  add("--output", **output, default="-", help="JSONL (default: -)")
+  add("--html", **output, help="also a page to look at")
 
 
 def main(args):
-  """Tags --text, or the sentences of --input."""
+  """Tags --text, or the sentences of --input; or saves the model."""
   if args.image and args.text is None:
     raise UserError("--image is the picture of --text; of --input: --images")
   if args.text is not None and not words.split(args.text):
     raise UserError("--text: no word in it")
-  with _output(args.output, args.input) as file:
+  if args.html and _absolute(args.html) == _absolute(args.output):
+    raise UserError("--html and --output are one file; name another")
+  if args.save is not None:
+    if args.html or args.output != "-":
+      raise UserError("--save tags nothing: leave out --html and --output")
+    model_folder.save(args.workdir, args.save)
+    return
+  shown, count = [], 0
+  with (
+    _output(args.output, args.input) as file,
+    _output(args.html or "-", args.input) as page,
+  ):
     tagger = Tagger.load(args.workdir)
     if args.input is None:
       results = tagger([args.text], [args.image])
+      seen = (tagger.prepare(args.image), "ok") if args.image else (None, "")
+      tagged = [(*results, *seen)]
     else:
-      results = _tag_file(tagger, args)
-    for result in results:
+      tagged = _tag_file(tagger, args)
+    for number, (result, picture, status) in enumerate(tagged, 1):
       print(json.dumps(result, ensure_ascii=False), file=file, flush=True)
+      count += bool(result["tokens"])
+      if args.html and result["tokens"] and count <= report.MAX_SENTENCES:
+        shown.append((result, picture, {"number": number, "image": status}))
+    if args.html:
+      name = os.path.basename(os.path.abspath(args.workdir))
+      page.write(report.render(tagger.page(shown, count) | {"name": name}))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ PROGRAMS = {
   "eval": "eval.py --workdir={run} --config.data.path={in}/data"
   " --config.data.cache_dir={in}/cache",
   "predict": "mner_jax/predict.py --workdir={run} --output={in}/out.jsonl",
+  "save": "mner_jax/predict.py --workdir={run}",
   "verify": "mner_jax/checkpoint.py verify",
   "tables": "mner_jax/tables/__main__.py",
   "bench": "mner_jax/benchmark/__main__.py",
@@ -124,6 +125,17 @@ BAD = {
   "predict --input={in}/bad.jsonl": ":2: not JSON",
   "predict --input={in}/other.jsonl": "neither 'text'",
   "predict --text=a --output=/no/where": "/no/where is not a file one can",
+  "predict --text=a --html=/no/where": "/no/where is not a file one can",
+  "predict --text=a --html={in}/data/../out.jsonl": "--output are one file",
+  "predict --input={in}/bad.jsonl --html={in}/link.jsonl": "is the --input",
+  "predict --save={in}/empty/x": "leave out --html and --output",
+  "save --save={in}": "{in} is not a new or empty local folder",
+  "save --save={in}/pipe": "pipe is not a new or empty",
+  "save --save={in}/bad.jsonl/x": "bad.jsonl",
+  "save --save=gs://b/x": "gs://b/x is not a new or empty local folder",
+  "save --save={new} --text=a": "--text",
+  "save --save={new} --workdir={in}/bert": "not a whole model of",
+  "save --save={new} --workdir=no/where": "no/where is not a folder, and the Hub",
   # Never a device such as /dev/null itself: a failure would replace it.
   "predict --text=a --output={in}/pipe": "pipe is not a file one can",
   "predict --input={in}/bad.jsonl --output={in}/link.jsonl": "is the --input",
@@ -165,6 +177,7 @@ def given(run, tmp_path_factory):
   wrong = folder / "columns" / "en" / "train.txt"
   wrong.write_text("Anna\tB-PER\nsings\tO\tO\n")
   (folder / "empty").mkdir()
+  (folder / "bert").mkdir()
   write_config(folder / "text.py", experiment(folder, TRAINED))
   write_config(folder / "images.py", experiment(folder))
   shutil.copytree(run, folder / "no_config")
@@ -173,6 +186,8 @@ def given(run, tmp_path_factory):
     "broken.py": "def get_config(:\n",
     "number.py": "def get_config(): return 3\n",
     "old.py": "from mner_jax.config import defaults\n",
+    "bert/config.json": '{"model_type": "bert"}',
+    "bert/model.safetensors": "",
     "bad.jsonl": '{"text": "Anna sings"}\n{',
     "other.jsonl": '{"words": "a"}',
     "x.jsonl.tmp": '{"text": "Anna sings"}\n',
@@ -215,6 +230,7 @@ def test_bad_input(given, run, tmp_path, monkeypatch, line):
   monkeypatch.chdir(tmp_path)
   for name in ("XLA_PYTHON_CLIENT_PREALLOCATE", "TPU_SKIP_MDS_QUERY"):
     monkeypatch.setenv(name, "1")  # the benchmark sets them
+  monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
   places = {"in": given, "run": run, "new": tmp_path / "new"}
   before = contents(given), contents(run)
   assert BAD[line].format(**places) in refused(line, **places)

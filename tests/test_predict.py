@@ -15,6 +15,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from mner_jax import predict
 from mner_jax.config import UserError
 from mner_jax.data import words
+from mner_jax.evaluation import report
 from tests.training.test_loop import command
 
 
@@ -151,3 +152,61 @@ def test_files_and_pipes_of_both_formats(run, tmp_path, monkeypatch):
   tokens = [["Anna", "Smith"], ["sings"]]
   assert piped("Anna\nSmith\n\nsings\n", **form) == (tokens, note)
   assert piped("") == ([], "no sentence\n")
+
+
+def shown(page):
+  """The data of a page."""
+  return json.loads(page.read_text().split('id="data">')[1].split("<")[0])
+
+
+def test_a_page_shows_what_the_file_holds(run, tmp_path, monkeypatch):
+  workdir, evaluated = run
+  page, output = tmp_path / "page.html", tmp_path / "out.jsonl"
+  split = evaluated.examples.split
+  lines = [{"text": " "}, {"text": "Anna's, in\tTown1.", "image": "gone"}]
+  lines += [{"tokens": s.words, "image": s.image} for s in split.sentences]
+  path = tmp_path / "in.jsonl"
+  path.write_text("\n".join(map(json.dumps, lines)))
+  flags = f"--workdir={workdir}", f"--html={page}"
+  images = f"--images={workdir.parent / 'data' / 'images'}"
+  flags_of_files = f"--input={path}", f"--output={output}", images
+
+  def call(*more):
+    result = command("mner_jax/predict.py", *flags, *more)
+    assert result.returncode == 0, result.stderr
+    return shown(page)
+
+  data = call(*flags_of_files)
+  found = parse(output.read_text())
+  assert not {"scores", "confusion", "run", "curves"} & set(data)
+  assert "17 of 17 sentences" in data["note"]
+  assert data["types"] == ["LOC", "PER"]
+  results = [r for r in found if r["tokens"]]
+  for s, result in zip(data["sentences"], results, strict=True):
+    assert (s["words"], s["tags"]) == (result["tokens"], result["tags"])
+    wanted = [
+      [e["word_start"], e["word_end"], e["type"], "", f"{e['score']:.2f}"]
+      for e in result["entities"]
+    ]
+    assert s["entities"] == wanted
+    assert ("picture" in s) == ("attention" in s) == (s["image"] == "ok")
+  first, *rest = data["sentences"]
+  assert (first["number"], first["image"]) == (2, "missing")
+  space = {w for w, s in zip(first["words"], first["spaces"], strict=True) if s}
+  assert space == {"in", "Town1"} and any(s["entities"] for s in rest)
+  assert {s["image"] for s in rest} == {"ok", "missing", ""}
+  # Weights are those that the report of the same sentences shows.
+  whole = report.collect(evaluated, workdir, "test")["sentences"]
+  for one, other in zip(rest, whole, strict=True):
+    assert one.get("attention") == other.get("attention")
+  monkeypatch.setattr(report, "MAX_SENTENCES", 3)
+  cut = call(*flags_of_files)
+  assert cut["sentences"] == data["sentences"][:3]
+  assert "3 of 17 sentences with a word: the first that fit (3" in cut["note"]
+  assert parse(output.read_text()) == found
+  picture = workdir.parent / "data" / "images" / "pic1.png"
+  (one,) = call("--text=Anna Smith sings.", f"--image={picture}")["sentences"]
+  assert one["words"][-1] == "." and not one["spaces"][-1]
+  assert one["image"] == "ok" and "attention" in one
+  path.write_text("")
+  assert call(*flags_of_files)["sentences"] == []

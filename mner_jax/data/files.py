@@ -15,13 +15,14 @@ def in_bucket(path):
   return "://" in str(path)
 
 
-def write(path, text):
-  """Writes a whole file or nothing: readers never see a partial one."""
+def write(path, content):
+  """Writes a whole file, of text or bytes, or nothing: never a part of it."""
   path = epath.Path(path)
   temporary = path.with_name(path.name + ".tmp")
   with _naming(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(text)
+    data = content if isinstance(content, bytes) else content.encode()
+    temporary.write_bytes(data)
     temporary.replace(path)
 
 

@@ -11,21 +11,24 @@ from etils import epath
 from mner_jax.config import UserError
 
 
-def folder(weights):
-  """Returns the local folder of weights; downloads what is a Hub name."""
-  path = epath.Path(weights).expanduser()
+def folder(name, *, safe=False):
+  """Returns the local folder of a model; downloads what is a Hub name.
+
+  With `safe`, nothing but safetensors and JSON.
+  """
+  path = epath.Path(name).expanduser()
   if path.is_dir():
     return path
-  download = functools.partial(huggingface_hub.snapshot_download, weights)
-  texts = ["*.json", "*.txt"]
+  download = functools.partial(huggingface_hub.snapshot_download, name)
+  texts = ["*.json"] if safe else ["*.json", "*.txt"]
   try:
     path = epath.Path(download(allow_patterns=[*texts, "*.safetensors"]))
-    if not any(path.glob("*.safetensors")):
+    if not safe and not any(path.glob("*.safetensors")):
       path = epath.Path(download(allow_patterns=[*texts, "*.bin", "*.pth"]))
     return path
   except Exception as error:  # of the name, the network or the cache
     raise UserError(
-      f"weights: {weights} is not a folder, and the Hub did not provide it"
+      f"{name} is not a folder, and the Hub did not provide it"
       f" ({_first_line(error)})"
     ) from None
 

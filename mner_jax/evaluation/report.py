@@ -79,8 +79,8 @@ def _curves(workdir):
   return dict(sorted(curves.items()))
 
 
-def _run(config, params, scores):
-  """[(label, value)] of the model and its training."""
+def run_facts(config, params, step):
+  """[(label, value)] of the model and its training up to `step`."""
   model, data = config.model, config.data
   encoders = {model.text.encoder: model.text}
   encoders |= {"ViT": model.vit, "ResNet": model.resnet}
@@ -101,7 +101,7 @@ def _run(config, params, scores):
     "batch size": str(config.train.batch_size),
     "learning rate": f"{config.optim.learning_rate:g}",
     "seed": str(config.seed),
-    "checkpoint": f"step {scores['checkpoint_step']:,}, best on dev",
+    "checkpoint": f"step {step:,}, best on dev",
   }
   return list(rows.items())
 
@@ -176,7 +176,7 @@ def _part(split, ids):
 
 
 def _sentences(evaluated, aligned, tokenizer):
-  """(records of the sentences that are shown, {picture: URI}, a note)."""
+  """The part of `collect` that `_that_fit` makes, and a note on it."""
   config, split = evaluated.examples.config, evaluated.examples.split
   # Those with errors first, each group in random order: files are sorted by
   # language, and a part of them must not be.
@@ -184,17 +184,44 @@ def _sentences(evaluated, aligned, tokenizer):
   ids = np.random.default_rng(0).permutation(len(aligned)).tolist()
   ids = sorted(ids, key=lambda i: not wrong[i])[:MAX_SENTENCES]
   examples = batches.Examples(_part(split, ids), tokenizer, config)
-  attention = [None] * len(ids)
-  if config.model.vit.enabled and config.model.fusion == "collaboration":
-    attention = evaluated.evaluator.attention(evaluated.params, examples)
-  shown, pictures, size = {}, {}, 0
-  for i, weights, seen in zip(ids, attention, _pixels(examples), strict=True):
-    record = vars(split.sentences[i]) | {
+  fields = [
+    {
       "number": i + 1,
       "source": split.sentences[i].source or "other",
       "entities": aligned[i],
       "image": split.image_status[i],
     }
+    for i in ids
+  ]
+  part = _that_fit(evaluated.evaluator, evaluated.params, examples, fields)
+  shown = sorted(part["sentences"], key=lambda record: record["number"])
+  note = f"{len(shown):,} of the split's {len(aligned):,} sentences"
+  if len(shown) < len(aligned):
+    note += (
+      f": of the {sum(wrong):,} with an error as many as fit {_limits()}, then"
+      " others, both at random"
+    )
+  return part | {"sentences": shown, "note": note + "."}
+
+
+def _limits():
+  return f"({MAX_SENTENCES:,} sentences, {MAX_BYTES // 10**6} MB)"
+
+
+def _that_fit(evaluator, params, examples, fields):
+  """The records of the first sentences, up to MAX_BYTES, and their pictures.
+
+  `fields`: of each sentence, what its record holds besides.
+  """
+  model, sentences = examples.config.model, examples.split.sentences
+  attention = [None] * len(sentences)
+  if model.vit.enabled and model.fusion == "collaboration" and sentences:
+    attention = evaluator.attention(params, examples)
+  shown, pictures, size = [], {}, 0
+  for sentence, extra, weights, seen in zip(
+    sentences, fields, attention, _pixels(examples), strict=True
+  ):
+    record = vars(sentence) | extra
     if seen:
       name, pixels = seen
       record["picture"] = name
@@ -206,15 +233,9 @@ def _sentences(evaluated, aligned, tokenizer):
     size += len(_json(record))
     if size > MAX_BYTES:
       break
-    shown[i] = record
-  note = f"{len(shown):,} of the split's {len(aligned):,} sentences"
-  if len(shown) < len(aligned):
-    note += (
-      f": of the {sum(wrong):,} with an error as many as fit"
-      f" ({MAX_SENTENCES:,} sentences, {MAX_BYTES // 10**6} MB), then others,"
-      " both at random"
-    )
-  return [shown[i] for i in sorted(shown)], pictures, note + "."
+    shown.append(record)
+  grid = model.vit.image_size // max(1, model.vit.patch_size)
+  return {"sentences": shown, "pictures": pictures, "grid": grid}
 
 
 def collect(evaluated, workdir, split):
@@ -231,22 +252,36 @@ def collect(evaluated, workdir, split):
   gold = [s.tags for s in sentences]
   aligned = list(map(errors.align, gold, predicted))
   tokenizer = wordpiece.load(workdir / "tokenizer")
-  shown, pictures, note = _sentences(evaluated, aligned, tokenizer)
   return {
     "name": workdir.resolve().name,
     "split": split,
-    "run": _run(config, evaluated.params, scores),
+    "run": run_facts(config, evaluated.params, scores["checkpoint_step"]),
     "data": _data(examples.split, scores["counts"]),
     "config": dataclasses.asdict(config),
     "remarks": evaluation.remarks(scores),
     "curves": _curves(workdir),
     "scores": _score_groups(scores, sentences, predicted),
     "confusion": errors.confusion(aligned),
-    "sentences": shown,
-    "pictures": pictures,
-    "note": note,
-    "grid": config.model.vit.image_size // max(1, config.model.vit.patch_size),
+    **_sentences(evaluated, aligned, tokenizer),
   }
+
+
+def collect_tagged(evaluator, params, examples, fields, count):
+  """All that a page of sentences without gold shows, except its name.
+
+  Args:
+    evaluator: evaluation.Evaluator.
+    params: of the model.
+    examples: at most MAX_SENTENCES sentences.
+    fields: for each of them "number", "image", "entities", and "spaces".
+    count: how many sentences there are.
+  """
+  part = _that_fit(evaluator, params, examples, fields)
+  note = f"{len(part['sentences']):,} of {count:,} sentences with a word"
+  if len(part["sentences"]) < count:
+    note += f": the first that fit {_limits()}"
+  note += ". Beside a type: the model's probability of exactly that entity."
+  return part | {"note": note, "types": examples.config.data.labels}
 
 
 def _json(data):
@@ -258,7 +293,7 @@ def _json(data):
 
 
 def render(data):
-  """The page that shows what `collect` returns.
+  """The page that shows what `collect` or `collect_tagged` returns.
 
   The policy in its head allows its own script and style, by their hashes, and
   pictures that are in the file: nothing else runs or is loaded.
