@@ -44,7 +44,7 @@ def output(text):
   # A device such as /dev/null would become a file.
   fits = os.path.isfile(text) or not os.path.exists(text)
   fits = fits and os.path.isdir(folder) and os.access(folder, os.W_OK)
-  if text != "-" and "://" not in text and not fits:
+  if text == "-" or "://" not in text and not fits:
     raise argparse.ArgumentTypeError(f"{text} is not a file one can write")
   return text
 

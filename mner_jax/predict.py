@@ -287,6 +287,11 @@ def _output(path, source):
     temporary.unlink(missing_ok=True)
 
 
+def _place(text):
+  """The type of --output: standard output, too."""
+  return text if text == "-" else cli.output(text)
+
+
 def arguments(parser):
   """Defines the command's flags."""
   add = parser.add_argument
@@ -301,7 +306,8 @@ def arguments(parser):
   add("--input_format", choices=("conll", "jsonl"), help=formats_help)
   add("--images", metavar="DIR", help="pictures (default: images/ beside FILE)")
   output = {"type": cli.output, "metavar": "FILE"}
-  add("--output", **output, default="-", help="JSONL (default: -)")
+  output_help = "JSONL (default: -, standard output)"
+  add("--output", **output | {"type": _place}, default="-", help=output_help)
   add("--html", **output, help="also a page to look at")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from mner_jax.config import UserError, VitConfig, replace
-from mner_jax.data import hub
+from mner_jax.data import files, hub
 
 ENCODERS = ("text", "vit", "resnet")  # parts of the model with weights
 
@@ -155,7 +155,7 @@ def _first_position(c):
 
 def _read_config(path):
   """Reads the config.json of a folder; its model_type is one of FAMILIES."""
-  c = hub.read_json(path / "config.json")
+  c = files.read_json(path / "config.json")
   if c.get("architecture") in _RESNETS:  # of timm: those of transformers differ
     c["model_type"] = c["architecture"]
   if c.get("model_type") not in FAMILIES:

@@ -24,7 +24,7 @@ SHORT = [line for line in COMMANDS if "runs/synthetic" in line]
 
 
 def test_there_are_commands():
-  assert len(SHORT) == 2 and len(COMMANDS) > 6
+  assert len(SHORT) == 3 and len(COMMANDS) > 6
 
 
 def test_short_commands(shared_run, tmp_path, monkeypatch, capsys):
@@ -32,13 +32,19 @@ def test_short_commands(shared_run, tmp_path, monkeypatch, capsys):
   workdir = tmp_path / "run"
   shutil.copytree(shared_run("images") / "run", workdir)
   for line in SHORT:
-    _, *words = shlex.split(line.replace("runs/synthetic", str(workdir)))
+    _, *words = shlex.split(
+      line.replace("runs/synthetic", str(workdir)).replace(
+        "my-model", str(tmp_path / "my-model")
+      )
+    )
     words = [word for word in words if word != "-m"]
     monkeypatch.setattr(sys, "argv", words)
     module = importlib.import_module(words[0].removesuffix(".py"))
     cli.launch(module.main, module.arguments, module.__doc__)
     out = capsys.readouterr().out
-    if "predict" in line:
+    if "--save" in line:
+      assert (tmp_path / "my-model" / "model.safetensors").exists()
+    elif "predict" in line:
       assert set(json.loads(out)) == {"text", "tokens", "tags", "entities"}
     else:
       assert out.split()[:2] == ["F1", "precision"]

@@ -30,6 +30,7 @@ SETTINGS = {
   "loss.temperature": 0.2,
   "optim.learning_rate": 1e-3,
   "optim.warmup_steps": 40,
+  "optim.warmup_share": 0.0,
   "train.batch_size": 64,
   "train.epochs": 12,
   "train.eval_every": 1000000,

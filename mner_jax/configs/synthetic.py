@@ -34,7 +34,7 @@ SETTINGS = {
   "model.resnet.width": 8,
   "model.fusion_heads": 4,
   "optim.learning_rate": 3e-3,
-  "optim.warmup_steps": 100,
+  "optim.warmup_share": 0.03,
   "optim.frozen": (),
   "train.epochs": 7,
 }

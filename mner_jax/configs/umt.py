@@ -20,7 +20,6 @@ SETTINGS = {
   "model.fusion": "umt",
   "model.vit.enabled": False,
   "loss.contrastive": "none",
-  "optim.warmup_steps": 0,
   "optim.warmup_share": 0.1,
   "optim.weight_decay": 0.01,
 }

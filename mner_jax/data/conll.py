@@ -12,6 +12,7 @@ lines of multiword tokens (3-4), whose words follow, and empty nodes (5.1).
 """
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import re
@@ -65,7 +66,12 @@ def read_conll(path, language="", scheme="iob2", tag_column="-1", notes=None):
   With scheme None no tag is read, and the file may have words only.
   """
   path = epath.Path(path)
-  first, lines = _first_words(numbered_lines(path))
+  with contextlib.closing(numbered_lines(path)) as lines:  # after an error, too
+    yield from _read(path, lines, language, scheme, tag_column, notes)
+
+
+def _read(path, lines, language, scheme, tag_column, notes):
+  first, lines = _first_words(lines)
   columns = first.split(_separator(first))
   named = len(columns) > 1 and columns[0].lower() in _FIRST_NAMES
   header = columns if named and not _has_tag(columns) else []
@@ -80,11 +86,22 @@ def read_conll(path, language="", scheme="iob2", tag_column="-1", notes=None):
   places = {name: c for c, name in enumerate(header)} | {"-1": len(columns) - 1}
   tag = (places | {str(c + 1): c for c in types}).get(tag_column)
   name = f"{path.parent.name}/{path.name}"
+  place = f"{path}:{block[1][0][0]}"
+  if scheme and not types:
+    raise UserError(f"{place}: no tag: it follows the word and a tab or space")
   if scheme and tag not in types:
-    known = ", ".join([*(str(c + 1) for c in types), *header]) or "none"
+    known = ", ".join([*(str(c + 1) for c in types), *header])
     raise UserError(
-      f"{path}:{block[1][0][0]}: data.tag_column={tag_column} is no column of"
-      f" tags; there are: {known}"
+      f"{place}: data.tag_column={tag_column} is no column of tags; there are:"
+      f" {known}"
+    )
+  # Behind spaces, words where tags should be: it is running text.
+  plain = not scheme and start is None and types and "\t" not in first
+  tagged = (x[-1] == "_" or _has_tag(x) for _, x in block[1])
+  if plain and not any(tagged):
+    raise UserError(
+      f"{place}: {first[:40]!r} is not one word; running text is given as JSONL,"
+      ' {"text": ...}'
     )
   for image, rows in itertools.chain([block], blocks):
     if start is not None:
@@ -171,7 +188,8 @@ def _blocks(path, lines, first, header, skipped):
       if len(columns) != count:
         found = f"{len(columns)}: {line[:60]!r}"
         raise UserError(
-          f"{path}:{number}: expected {count} columns, found {found}"
+          f"{path}:{number}: a line is one word: expected {count} columns, found"
+          f" {found}"
         )
       rows.append((number, columns))
       if len(rows) > _MOST_WORDS:

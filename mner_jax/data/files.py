@@ -64,6 +64,14 @@ class Lines:
       write(self._path, self._text)
 
 
+def read_json(path):
+  """Returns the content of a JSON file."""
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise UserError(f"{path}: not valid JSON ({error})") from None
+
+
 def read_lines(path):
   """Reads the whole lines of a log of steps, as dicts; [] if it is missing.
 

@@ -1,7 +1,6 @@
 """Folders of published weights in the Hub's layout, and the arrays in them."""
 
 import functools
-import json
 import zipfile
 
 import huggingface_hub
@@ -31,14 +30,6 @@ def folder(name, *, safe=False):
       f"{name} is not a folder, and the Hub did not provide it"
       f" ({_first_line(error)})"
     ) from None
-
-
-def read_json(path):
-  """Returns the content of a JSON file."""
-  try:
-    return json.loads(path.read_text())
-  except ValueError as error:
-    raise UserError(f"{path}: not valid JSON ({error})") from None
 
 
 def open_arrays(path):

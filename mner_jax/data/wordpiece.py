@@ -15,7 +15,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from mner_jax.config import UserError
-from mner_jax.data import files, hub
+from mner_jax.data import files
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -82,7 +82,7 @@ def published(folder):
   if not path.exists():
     raise UserError(f"{folder}: neither tokenizer.json nor vocab.txt in it")
   file = folder / "tokenizer_config.json"
-  options = hub.read_json(file) if file.exists() else {}
+  options = files.read_json(file) if file.exists() else {}
   lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
   return bert_tokenizer(
     [line.removesuffix("\r") for line in lines],

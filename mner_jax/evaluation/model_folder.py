@@ -72,7 +72,7 @@ def _check(folder):
   names = [n for n in (manifest.NAME, *_FILES) if not (folder / n).exists()]
   problem = "missing"
   if not names:
-    known, wanted = hub.read_json(folder / manifest.NAME), _hashes(folder)
+    known, wanted = files.read_json(folder / manifest.NAME), _hashes(folder)
     known = known if isinstance(known, dict) else {}
     names = [name for name in wanted if known.get(name) != wanted[name]]
     problem = f"not as in {manifest.NAME}"
@@ -153,7 +153,7 @@ def _without_paths(config):
 def _scores(run, step):
   """Returns what `test_metrics.json` holds if it is of this step, or None."""
   path = run / "test_metrics.json"
-  scores = hub.read_json(path) if path.exists() else {}
+  scores = files.read_json(path) if path.exists() else {}
   return scores if scores.get("checkpoint_step") == step else None
 
 

@@ -21,7 +21,7 @@ def accounting(workdir):
   """Writes `run.json`: the cost over all starts of a run, but refused ones."""
   path = workdir / "run.json"
   start, commit = time.monotonic(), _commit()
-  before = json.loads(path.read_text())["seconds"] if path.exists() else 0
+  before = files.read_json(path)["seconds"] if path.exists() else 0
   try:
     yield
   finally:

@@ -1,4 +1,4 @@
-"""Compiled programs: kept on disk, their memory, what the first update cost."""
+"""Compiled programs: kept on disk, their memory, what they cost to make."""
 
 import collections
 import contextlib
@@ -62,12 +62,14 @@ def _mallopt(option, value):
 
 
 @contextlib.contextmanager
-def announced(say):
-  """Measures the first call of a compiled function, and prints the seconds.
+def announced(say, length):
+  """Says that the train step is compiled, and then what it took.
 
   Args:
     say: function that prints a line.
+    length: of the rows, in word pieces; each needs a program of its own.
   """
+  say(f"compiling the train step for {length} word pieces ...")
   totals = collections.Counter()
 
   def add(event, seconds=1.0, **_):
@@ -85,4 +87,4 @@ def announced(say):
   compiled = totals[_COMPILED]
   traced = time.monotonic() - start - compiled
   how = "read what was compiled before" if totals[_FOUND] else "compile"
-  say(f"first update: {traced:.1f} s to trace it, {compiled:.1f} s to {how}")
+  say(f"  {traced:.1f} s to trace it, {compiled:.1f} s to {how}")

@@ -109,7 +109,7 @@ def train(config, workdir, stop_at=None, profile=(0, 0)):
     # The state counts them in 32 bits.
     if not config.optim.warmup_steps <= total_steps < 2**31:
       raise UserError(
-        f"config: train.epochs: {total_steps} steps in all must be at least"
+        f"config: {total_steps} steps in all (train.epochs) must be at least"
         f" optim.warmup_steps={config.optim.warmup_steps} and below 2^31"
       )
     last_step = min(stop_at or total_steps, total_steps)
@@ -166,6 +166,7 @@ def train(config, workdir, stop_at=None, profile=(0, 0)):
     loader = batches.load(
       examples["train"], plan, (first_step, last_step), rows=own
     )
+    compiled = set()  # lengths of batches
     eval_every = config.train.eval_every or plan.steps_per_epoch
     save_every = config.train.checkpoint_every or eval_every
     splits = ("valid", "test") if config.train.score_test else ("valid",)
@@ -198,9 +199,12 @@ def train(config, workdir, stop_at=None, profile=(0, 0)):
       batch = sharding.put_batch(batch, batch_size, mesh)
       if step + 1 == profile[0]:
         jax.profiler.start_trace(str(workdir))
-      first = step == first_step
-      with compiling.announced(log.say) if first else contextlib.nullcontext():
+      if (length := batch["input_ids"].shape[1]) in compiled:
         state, metrics = train_step(state, batch)
+      else:
+        compiled.add(length)
+        with log.pause(), compiling.announced(log.say, length):
+          state, metrics = train_step(state, batch)
       if step + 1 == profile[1]:
         jax.block_until_ready(metrics)
         jax.profiler.stop_trace()

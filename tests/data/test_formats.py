@@ -100,6 +100,12 @@ def test_without_a_scheme_words_are_enough(file, form):
   assert (found[0].image, found[0].tags) == ("a", ("O", "O"))
 
 
+def test_running_text_is_no_column_of_words(file):
+  file.write_text("Ann lives here.\nBob sings too.\n")
+  with pytest.raises(UserError, match=r":1: 'Ann lives here.' is not one word"):
+    list(formats.read_conll(file, scheme=None))
+
+
 INDICES = {
   "1 CD O\ncat NN O\n": [("1", "cat")],
   "1 a O\n\n1 b O\n2 c O\n": [("a",), ("b", "c")],
@@ -116,7 +122,7 @@ BAD_LINES = [
   ("a\tO\n\nb\tB-X\tO\n", 3, "expected 2 columns"),
   ("a\tO\n\xa0\n", 2, "expected 2 columns"),
   ("a\tO\nb O\n", 2, "expected 2 columns"),
-  ("a\nb\n", 1, "there are: none"),
+  ("a\nb\n", 1, "no tag: it follows"),
   ("a\tO\n\tO\n", 2, "the word is empty"),
   ("a\tO\r\nb\tQ\r\n", 2, "'Q' is not a tag"),
   ("a\tO\nb\tS-PER\n", 2, "data.scheme"),
