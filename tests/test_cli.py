@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from mner_jax import cli
-from tests.conftest import TEXT_ONLY
+from tests.conftest import RUNS
 from tests.training.test_loop import (
   ROOT,
   command,
@@ -27,8 +27,6 @@ from tests.training.test_loop import (
 )
 
 UNBUFFERED = "PYTHONUNBUFFERED"
-# The settings of the run that the tests share: see conftest.
-TRAINED = TEXT_ONLY | {"train.batch_size": 8, "train.epochs": 12}
 PROGRAMS = {
   "train": "train.py --config={in}/text.py --workdir={new}",
   "train_images": "train.py --config={in}/images.py --workdir={new}",
@@ -164,7 +162,7 @@ def given(run, tmp_path_factory):
   wrong = folder / "columns" / "en" / "train.txt"
   wrong.write_text("Anna\tB-PER\nsings\tO\tO\n")
   (folder / "empty").mkdir()
-  write_config(folder / "text.py", experiment(folder, TRAINED))
+  write_config(folder / "text.py", experiment(folder, RUNS["text"]))
   write_config(folder / "images.py", experiment(folder))
   shutil.copytree(run, folder / "no_config")
   (folder / "no_config" / "config.json").unlink()
@@ -253,7 +251,7 @@ def test_what_may_not_be_read_is_one_line(run):
     folder = pathlib.Path(name)
     write_corpus(folder / "data")
     shutil.copytree(run, folder / "run")
-    write_config(folder / "text.py", experiment(folder, TRAINED))
+    write_config(folder / "text.py", experiment(folder, RUNS["text"]))
     write_config(folder / "images.py", experiment(folder))
     for path in (folder, *folder.rglob("*")):
       path.chmod(0o777)

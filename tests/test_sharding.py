@@ -28,10 +28,23 @@ def make_mesh(shape):
 
 
 @functools.cache
-def initialisation(config):
-  """Jitted, on one device: what several processes draw is in test_pod.py."""
+def abstract_state(config):
   tx = stepping.make_optimizer(config.optim, 9)
-  return jax.jit(stepping.make_init(config, tx))
+  return jax.eval_shape(stepping.make_init(config, tx), KEY)
+
+
+def start(config):
+  """A state of random parameters; to place NumPy's arrays compiles nothing."""
+  rng = np.random.default_rng(0)
+
+  def draw(path, x):
+    mean = path[-1].key == "scale"
+    return rng.normal(mean, 0.1, x.shape).astype(x.dtype)
+
+  abstract = abstract_state(config)
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
+  params = jax.tree_util.tree_map_with_path(draw, abstract.params)
+  return zeros._replace(params=params, rng=np.array(KEY))
 
 
 @functools.cache
@@ -44,17 +57,13 @@ def program(config, shape, rows=16):
 def run(config, shape, batch, state=None):
   """Losses of STEPS updates and the state after them; consumes `state`."""
   size, mesh, losses = len(batch["weight"]), make_mesh(shape), []
-  state = state or initialisation(config)(KEY)
+  state = state or start(config)
   state = jax.device_put(state, sharding.shardings(state, mesh))
   for _ in range(STEPS):
     placed = sharding.put_batch(batch, size, mesh)
     state, metrics = program(config, shape, size)(state, placed)
     losses.append(float(metrics["loss"]))
   return losses, state
-
-
-def abstract_state(config):
-  return jax.eval_shape(initialisation(config), KEY)
 
 
 def named(tree):
@@ -70,6 +79,13 @@ def assert_same_params(got, want):
       np.testing.assert_allclose(
         x, named(want.params)[name], rtol=1e-4, atol=2e-5, err_msg=name
       )
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny):
+  """With one block in its ResNet: less to compile."""
+  yield replace(tiny, {"model.resnet.stages": (1,)})
+  program.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -100,20 +116,27 @@ def test_a_mesh_computes_what_one_device_does(tiny, one_device, shape):
   assert any("/mu/" in name for name in parts)
 
 
-@pytest.mark.parametrize("shapes", [[(2, 2, 2)], LONG([(2, 4, 1), (1, 1, 1)])])
+@pytest.mark.parametrize(
+  "first, then",
+  [
+    # Where arrays lie on several devices, Orbax compiles how to cut each.
+    ((1, 1, 1), [(2, 2, 2)]),
+    LONG((2, 2, 2), [(2, 4, 1), (1, 1, 1)]),
+  ],
+)
 def test_a_checkpoint_continues_on_another_mesh(
-  tiny, one_device, tmp_path, shapes
+  tiny, one_device, tmp_path, first, then
 ):
   batch, _, _ = one_device
-  _, state = run(tiny, (8, 1, 1), batch)
+  _, state = run(tiny, first, batch)
   (tmp_path / "config.json").write_text(to_json(tiny))
   files.write(tmp_path / "tokenizer" / "tokenizer.json", "{}")
   saver = checkpoint.Saver(tmp_path)
   saver.save(STEPS, state)
   saver.seal()
   saved, abstract = jax.tree.map(np.array, state), abstract_state(tiny)
-  want_losses, _ = run(tiny, (8, 1, 1), batch, state)
-  for shape in shapes:
+  want_losses, _ = run(tiny, first, batch, state)
+  for shape in then:
     there = sharding.shardings(abstract, make_mesh(shape))
     placed = jax.tree.map(lambda x, s: x.update(sharding=s), abstract, there)
     restored = checkpoint.restore(tmp_path, STEPS, placed)
@@ -127,19 +150,20 @@ def test_frozen_parameters_have_no_state_and_do_not_move(tiny, one_device):
   _, _, state = one_device
   moments = [name for name in named(state.opt_state) if "/mu/" in name]
   assert moments and not any("/mu/resnet/" in name for name in moments)
-  start = named(initialisation(tiny)(KEY).params)
+  before = named(start(tiny).params)
   same = {
-    k: np.array_equal(x, start[k]) for k, x in named(state.params).items()
+    k: np.array_equal(x, before[k]) for k, x in named(state.params).items()
   }
   assert all(same[name] for name in same if name.startswith("resnet/"))
   assert not same["vit/class_embedding"]
 
 
 def test_mesh_shapes_are_checked():
-  assert sharding.make_mesh(MeshConfig(-1, 2, 2)).shape["data"] == 2
+  devices = jax.devices()
+  assert sharding.make_mesh(MeshConfig(-1, 2, 2), devices).shape["data"] == 2
   for shape in [(3, 1, 1), (-1, -1, 1), (-1, 3, 1), (0, 1, 1)]:
     with pytest.raises(UserError, match="mesh"):
-      sharding.make_mesh(MeshConfig(*shape))
+      sharding.make_mesh(MeshConfig(*shape), devices)
   with pytest.raises(UserError, match="batch_size"):
     sharding.check_batch_size(12, make_mesh((1, 8, 1)))
 
@@ -212,8 +236,10 @@ def sent(compiled, kind):
   return sum(size for other, size, _ in found if other == kind)
 
 
-def test_fsdp_saves_memory_and_gathers_every_parameter_once(tiny):
+@pytest.mark.parametrize("fields", [TEXT_ONLY, LONG({})])
+def test_fsdp_saves_memory_and_gathers_every_parameter_once(tiny, fields):
   """What the compiler reports of the program that runs."""
+  tiny = replace(tiny, fields)
   whole, split = program(tiny, (8, 1, 1)), program(tiny, (2, 4, 1))
   held, all_of_it = (
     x.memory_analysis().argument_size_in_bytes for x in (split, whole)
@@ -254,6 +280,19 @@ def test_data_parallelism_costs_the_gradients_and_one_gather(tiny, form):
   # sentence reaches have none); little comes on top.
   ring = 2 * 7 / 8 * num_bytes(trainable)
   assert 0.95 <= reduced / ring < 1.15
+
+
+def test_the_description_of_a_compiled_step(tiny):
+  chip = aot.CHIPS["v5e"]
+  compiled = program(tiny, (8, 1, 1))
+  row = aot.describe(compiled, chip, 16)
+  assert 0 < row["arguments_gb"] < row["total_gb"] and row["fits"]
+  assert "all-reduce" in row["collectives"]
+  seconds = row["estimated_ms"] / 1e3
+  assert seconds > row["sent_gb"] * 1e9 / chip.link_rate > 0
+  assert row["estimated_examples_per_second"] == pytest.approx(16 / seconds)
+  full = chip._replace(hbm=row["total_gb"] * 1e9)
+  assert not aot.describe(compiled, full, 16)["fits"]
 
 
 def test_accumulation_is_one_batch_to_the_crf(tiny, random_batch):

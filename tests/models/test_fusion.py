@@ -1,5 +1,7 @@
 """New layers start as the authors', and the scene is a key for each word."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ def scene():
   attention = Attention(num_heads=4, dropout=0.1, dense=linear)
   words, key = jax.random.normal(jax.random.key(0), (2, B, W, D))
   key, mask = key[:, :1], jnp.arange(W + 12)[None] < jnp.array([[W], [7]])
-  params = attention.init(jax.random.key(1), words, key, mask)
+  params = jax.jit(attention.init)(jax.random.key(1), words, key, mask)
   return attention, params, words, key, mask
 
 
@@ -61,13 +63,19 @@ def test_dropout_on_the_scene_is_that_of_repeated_keys(scene):
 COUNTS = {"collaboration": 34, "concatenation": 18, "umt": 76, "maf": 30}
 
 
-@pytest.mark.parametrize("fusion", COUNTS)
+LONG = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+  "fusion", ["collaboration", "umt", LONG("concatenation"), LONG("maf")]
+)
 def test_new_layers_start_as_the_authors(tiny, fusion):
   """As torch's Linear, U(-1, 1) / sqrt(fan_in); in UMT and MAF as BERT's."""
   labels = tuple("ABCDEFGHIJKLMNOP")
   fields = {"model.fusion": fusion, "data.labels": labels}
   baseline = fusion in ("umt", "maf")
   fields["model.vit.enabled"] = not baseline
+  fields["model.resnet.stages"] = (1,)
   config = replace(tiny, fields)
   model = MultimodalNER(config)
   batch = batches.empty(config, 1, config.data.buckets[0])
