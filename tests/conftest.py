@@ -42,6 +42,10 @@ def pytest_configure(config):
     os.environ[name.upper()] = str(value)
 
 
+# A parameter of tests that only `-m slow` runs.
+LONG = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _forget_programs():
   """Compiled programs of a file are of no use to the next one."""
@@ -105,6 +109,9 @@ TINY = {
   "optim.learning_rate": 5e-3,
   "train.batch_size": 4,
 }
+NO_DROPOUT = dict.fromkeys(
+  ("model.dropout", "model.text.dropout", "model.text.attention_dropout"), 0.0
+)
 TEXT_ONLY = {
   "data.images": "",
   "model.vit.enabled": False,
@@ -164,16 +171,6 @@ def trained(shared_run):
     return workdir, evaluation.evaluate(read_workdir(workdir), workdir, "test")
 
   return evaluated
-
-
-def change(config, **fields):
-  """`config` with fields replaced: change(config, model__vit__enabled=False)."""
-  return replace(config, {k.replace("__", "."): v for k, v in fields.items()})
-
-
-@pytest.fixture(name="change", scope="session")
-def _change():
-  return change
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ import re
 import shlex
 import shutil
 
-import pytest
-
 from mner_jax.config import Config, flatten
 from tests.training.test_loop import ROOT, command
 
@@ -45,21 +43,13 @@ def test_short_commands(shared_run, tmp_path):
 NAMED = r"(?:tests/[\w/]+\.\w+|mner_jax/[\w/]+\.py)"
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(NAMED, README))))
-def test_files_that_are_named_exist(name):
-  assert (ROOT / name).exists()
-
-
-@pytest.mark.parametrize(
-  "field", sorted(set(re.findall(r"--config\.([a-z_]+(?:\.[a-z_]+)*)", README)))
-)
-def test_fields_that_are_named_exist(field):
-  if field == "a.b":  # stands for any
-    return
-  assert any(name.startswith(field) for name in flatten(Config()))
-
-
-def test_tests_that_are_named_exist():
+def test_what_is_named_exists():
+  """Files, settings and tests."""
+  for name in re.findall(NAMED, README):
+    assert (ROOT / name).exists(), name
+  fields = set(re.findall(r"--config\.([a-z_]+(?:\.[a-z_]+)*)", README))
+  for field in fields - {"a.b"}:  # which stands for any
+    assert any(name.startswith(field) for name in flatten(Config())), field
   tests = "".join(p.read_text() for p in (ROOT / "tests").rglob("test_*.py"))
-  for name in set(re.findall(r"`(test_\w+)`", README)):
+  for name in re.findall(r"`(test_\w+)`", README):
     assert f"def {name}(" in tests, name

@@ -13,7 +13,7 @@ from mner_jax.benchmark import aot, train
 from mner_jax.config import Config, MeshConfig, UserError, replace, to_json
 from mner_jax.data import files
 from mner_jax.training import step as stepping
-from tests.conftest import TEXT_ONLY
+from tests.conftest import LONG, NO_DROPOUT, TEXT_ONLY
 
 STEPS = 2
 KEY = jax.random.key_data(jax.random.key(0))
@@ -92,9 +92,6 @@ def tiny(tiny):
 def one_device(tiny, random_batch):
   batch = random_batch(tiny, 16, 16)
   return batch, *run(tiny, (1, 1, 1), batch)
-
-
-LONG = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), LONG((2, 4, 1))])
@@ -297,12 +294,7 @@ def test_the_description_of_a_compiled_step(tiny):
 
 def test_accumulation_is_one_batch_to_the_crf(tiny, random_batch):
   """Without pictures and dropout the parts make up the whole exactly."""
-  fields = {
-    "model.dropout": 0.0,
-    "model.text.dropout": 0.0,
-    "model.text.attention_dropout": 0.0,
-  }
-  text = replace(tiny, TEXT_ONLY | fields)
+  text = replace(tiny, TEXT_ONLY | NO_DROPOUT)
   batch = random_batch(text, 32, 16)
   batch["weight"][[0, 5, 31]] = 0  # padding, not the same in every part
   want_losses, want = run(text, (1, 1, 1), batch)

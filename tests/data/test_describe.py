@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 
@@ -8,8 +7,6 @@ from PIL import Image
 from mner_jax.config import UserError
 from mner_jax.data import describe, formats
 from tests.data.test_formats import SAME
-
-REAL = os.environ.get("MNER_REAL_DATA", "")
 
 
 def sentence(words, tags, *more):
@@ -82,33 +79,6 @@ def test_the_command(folder):
   assert result.returncode == 2
   assert f"--images: {folder}/no is not a folder" in result.stderr
   assert len(result.stderr.splitlines()) == 1
-
-
-REAL_LINES = {
-  "mmnerd_en twitter2017": [
-    "sentences 19,968 2,463 2,533",
-    "tokens 328,043 40,584 41,889",
-    "entities 41,172 5,109 5,181",
-    "sentences 3,373 723 723",
-    "mmnerd_en - twitter2017: 2,934 sentences, 2,982 images",
-    "mmnerd_en train - twitter2017 test: 342 sentences, 350 images",
-  ],
-  "cp_mner_zh": [
-    "sentences 950 119 119",
-    "orphan tags 142 17 14",
-    "images missing 4 0 0",
-  ],
-}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not REAL, reason="MNER_REAL_DATA is not set")
-@pytest.mark.parametrize("names", REAL_LINES)
-def test_real_data(names):
-  found = describe.describe([f"{REAL}/{name}" for name in names.split()])
-  text = describe.table(*found).replace(f"{REAL}/", "")
-  lines = {" ".join(line.split()) for line in text.splitlines()}
-  assert not set(REAL_LINES[names]) - lines
 
 
 BAD = [  # path, message

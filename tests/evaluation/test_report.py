@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from mner_jax import sharding
+from mner_jax.config import replace
 from mner_jax.data import batches, dataset, formats, images, wordpiece
 from mner_jax.evaluation import errors, evaluate, report
 from mner_jax.models.mner import MultimodalNER
+from tests.conftest import TEXT_ONLY
 from tests.data.test_images import encode, random_image
 
 HOSTILE = (
@@ -154,10 +156,8 @@ def test_kinds_of_errors():
 
 
 @pytest.mark.parametrize("released", [False, True])
-def test_attention_is_that_of_the_formulas(
-  evaluated, workdir, change, released
-):
-  config = change(evaluated.examples.config, model__released=released)
+def test_attention_is_that_of_the_formulas(evaluated, workdir, released):
+  config = replace(evaluated.examples.config, {"model.released": released})
   examples = with_config(workdir, config)
   evaluator = evaluate.Evaluator(config, sharding.make_mesh(config.mesh))
   weights = evaluator.attention(evaluated.params, examples)
@@ -215,16 +215,15 @@ def test_pictures_are_those_the_model_saw(evaluated, data):
   assert np.abs(error).mean() < 40  # noise, compressed; unrelated: 85
 
 
-NO_VIT = {"model__vit__enabled": False}
-WITHOUT = [NO_VIT, NO_VIT | {"model__resnet__enabled": False}]
-WITHOUT += [{"model__fusion": "concatenation"}]
+WITHOUT = [{"model.vit.enabled": False}, TEXT_ONLY]
+WITHOUT += [{"model.fusion": "concatenation"}]
 
 
 @pytest.mark.parametrize("fields", WITHOUT)
 def test_models_without_such_weights_have_no_heat_map(
-  evaluated, workdir, change, fields
+  evaluated, workdir, fields
 ):
-  config = change(evaluated.examples.config, **fields)
+  config = replace(evaluated.examples.config, fields)
   examples = with_config(workdir, config)
   # Nothing is computed again: there is no evaluator.
   other = evaluated._replace(examples=examples, evaluator=None)

@@ -1,7 +1,5 @@
 """New layers start as the authors', and the scene is a key for each word."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +9,7 @@ from mner_jax.config import replace
 from mner_jax.data import batches
 from mner_jax.models.attention import Attention, linear
 from mner_jax.models.mner import MultimodalNER
+from tests.conftest import LONG
 
 B, W, D = 2, 20, 16
 
@@ -61,9 +60,6 @@ def test_dropout_on_the_scene_is_that_of_repeated_keys(scene):
 
 
 COUNTS = {"collaboration": 34, "concatenation": 18, "umt": 76, "maf": 30}
-
-
-LONG = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,26 @@ def test_killed_at_random_moments(
   assert not (workdir / "checkpoints_damaged").exists()
 
 
+@pytest.mark.slow
+def test_stopped_and_started_again_equals_one_go(shared_run, tmp_path):
+  """With pictures; the second start reads what the first compiled."""
+  folder, stopped = shared_run("images"), tmp_path / "run"
+
+  def run(*arguments):
+    kept = f"--compilation_cache={tmp_path / 'kept'}"
+    process = start(folder / "tiny.py", stopped, kept, *arguments)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return err
+
+  assert "s to compile\n" in run("--stop_at=11")
+  assert steps(stopped)[-1] == 11
+  err = run()
+  assert "going on after step 11" in err
+  assert "s to read what was compiled before\n" in err
+  assert_same(stopped, folder / "run")
+
+
 def losses(workdir):
   return {x["step"]: x["loss"] for x in lines(workdir) if "loss" in x}
 

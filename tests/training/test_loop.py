@@ -17,7 +17,6 @@ import seqeval.metrics
 from PIL import Image
 
 from mner_jax import checkpoint, sharding
-from mner_jax import config as config_lib
 from mner_jax.cli import read_workdir
 from mner_jax.data import formats
 from mner_jax.training import step as stepping
@@ -75,18 +74,6 @@ def write_corpus(folder):
 
 def environment():
   return {**os.environ, "JAX_PLATFORMS": "cpu"}
-
-
-def process(program, *arguments):
-  """Runs a command as a process of its own, as a user does."""
-  return subprocess.run(
-    [sys.executable, str(ROOT / program), *map(str, arguments)],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    env=environment(),
-    timeout=300,
-  )
 
 
 def command(program, *arguments):
@@ -182,25 +169,6 @@ def named_arrays(workdir):
   return [(sharding.path_name(path), np.asarray(x)) for path, x in leaves]
 
 
-@pytest.mark.slow
-def test_stopped_and_started_again_equals_one_go(corpus, workdir):
-  stopped = corpus.parent / "stopped"
-  kept = f"--compilation_cache={corpus.parent / 'kept'}"
-  arguments = "train.py", f"--config={corpus}", f"--workdir={stopped}", kept
-  first = process(*arguments, "--stop_at=11")
-  assert first.returncode == 0, first.stderr
-  assert [p.name for p in (stopped / "checkpoints").iterdir()].count("11")
-  second = process(*arguments)
-  assert second.returncode == 0, second.stderr
-  assert "going on after step 11" in second.stderr
-  assert "s to compile\n" in first.stderr
-  assert "s to read what was compiled before\n" in second.stderr
-  for name in ("config.json", "metrics.jsonl", "test_metrics.json"):
-    assert (stopped / name).read_bytes() == (workdir / name).read_bytes(), name
-  for got, want in zip(arrays(stopped), arrays(workdir), strict=True):
-    assert got.tobytes() == want.tobytes()
-
-
 def scores_of(workdir, output, *overrides):
   """The scores that eval.py writes, with settings changed."""
   places = f"--workdir={workdir}", f"--output={output}"
@@ -264,9 +232,3 @@ def test_other_sentences_in_a_workdir_are_refused(corpus, workdir, tmp_path):
   path.write_text(path.read_text().replace("leaves", "visits"))
   result = command(*arguments, f"--config.data.path={other}")
   assert result.returncode == 0, result.stderr
-
-
-def test_config_survives_json(tiny):
-  again = config_lib.from_dict(json.loads(config_lib.to_json(tiny)))
-  assert again == tiny
-  assert config_lib.differences(tiny, again) == []

@@ -16,7 +16,7 @@ import pytest
 from mner_jax import sharding
 from mner_jax.config import Config, MeshConfig, replace
 from mner_jax.training import run
-from tests.conftest import RUNS
+from tests.conftest import LONG, RUNS
 from tests.test_sharding import NO_GRADIENT
 from tests.training.conftest import pod
 from tests.training.test_loop import (
@@ -29,7 +29,6 @@ from tests.training.test_loop import (
 # Every mesh below divides the rows of both parts.
 WHOLE = {"train.batch_size": 8, "train.epochs": 3, "train.accumulate": 2}
 MODELS = {"whole": WHOLE, "fast": RUNS["text"]}
-LONG = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
