@@ -1,12 +1,10 @@
-import subprocess
-import sys
-
 import pytest
 from PIL import Image
 
 from mner_jax.config import UserError
 from mner_jax.data import describe, formats
 from tests.data.test_formats import SAME
+from tests.training.test_loop import command
 
 
 def sentence(words, tags, *more):
@@ -60,14 +58,10 @@ def test_what_folders_hold_and_share(folder, tmp_path):
   }
 
 
-def run(*arguments):
-  command = [sys.executable, "-m", "mner_jax.data.describe", *arguments]
-  return subprocess.run(command, capture_output=True, text=True)
-
-
 def test_the_command(folder):
   (folder / "en" / "valid.txt").write_text(SAME["docstart"])
-  result = run(folder)
+  program = "mner_jax/data/describe.py"
+  result = command(program, folder)
   assert result.returncode == 0, result.stderr
   lines = [line.split() for line in result.stdout.splitlines()]
   assert lines[1] == "train de train en valid en test en".split()
@@ -75,7 +69,7 @@ def test_the_command(folder):
   assert ["PER", "3", "3", "0", "0"] in lines
   assert "en/valid.txt: 1 -DOCSTART- lines skipped".split() in lines
   assert lines[-1][-4:] == ["1", "sentences,", "1", "images"]
-  result = run(folder, "--images=no")
+  result = command(program, folder, "--images=no")
   assert result.returncode == 2
   assert f"--images: {folder}/no is not a folder" in result.stderr
   assert len(result.stderr.splitlines()) == 1
