@@ -161,16 +161,36 @@ def shared_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(shared_run):
-  """Returns a function "images" or "text" -> (workdir, Evaluation of test)."""
+  """(workdir, Evaluation of test) of the run "images"."""
   from mner_jax.cli import read_workdir
   from mner_jax.evaluation import evaluate as evaluation
 
-  @functools.cache
-  def evaluated(kind):
-    workdir = shared_run(kind) / "run"
-    return workdir, evaluation.evaluate(read_workdir(workdir), workdir, "test")
+  workdir = shared_run("images") / "run"
+  return workdir, evaluation.evaluate(read_workdir(workdir), workdir, "test")
 
-  return evaluated
+
+def random_params(shapes, spread=0.2):
+  """NumPy's parameters: zero scales and CRF scores near 0 hide mistakes.
+
+  To draw and to place them compiles nothing.
+  """
+  rng = np.random.default_rng(0)
+
+  def draw(path, x):
+    mean = path[-1].key == "scale"
+    return rng.normal(mean, spread, x.shape).astype(x.dtype)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def random_state(config, tx):
+  """A TrainState of random parameters."""
+  from mner_jax.training import step as stepping
+
+  key = np.array(jax.random.key_data(jax.random.key(0)))
+  shapes = jax.eval_shape(stepping.make_init(config, tx), key)
+  state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  return state._replace(params=random_params(shapes.params), rng=key)
 
 
 @pytest.fixture(scope="session")

@@ -137,8 +137,8 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def run(trained):
-  return trained("text")[0]
+def run(shared_run):
+  return shared_run("text") / "run"
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from mner_jax.benchmark import aot, crf, input
+from tests.conftest import LONG
 
 
 @pytest.fixture
@@ -31,26 +32,28 @@ SMALL = (
 )
 
 
-def test_train_writes_a_row(benchmark, capsys):
+@pytest.mark.parametrize("lengths", [[16], LONG([16, 24])])
+def test_train_writes_a_row_for_each_size(benchmark, capsys, lengths):
   layers = "--config.model.text.num_layers=1"
-  (row,) = benchmark(*SMALL, layers, "--repeats=1", "--lengths=16")
-  for name in ("ms", "examples_per_second", "share_of_peak", "gigabytes"):
-    assert row[name] > 0, name
-  header, line = capsys.readouterr().out.splitlines()[1:]
-  assert header.split() == list(row)
-  assert len(line.split()) == len(row)
+  flag = "--lengths=" + ",".join(map(str, lengths))
+  rows = benchmark(*SMALL, layers, "--repeats=1", flag)
+  assert [row["length"] for row in rows] == lengths
+  for row in rows:
+    for name in ("ms", "examples_per_second", "share_of_peak", "gigabytes"):
+      assert row[name] > 0, name
+  header, *lines = capsys.readouterr().out.splitlines()[1:]
+  assert header.split() == list(rows[0]) and len(lines) == len(rows)
 
 
 def test_compile_writes_what_a_start_costs(benchmark, tmp_path):
-  """A row for each size; all layers are one loop, unless unrolled."""
-  flags = *SMALL, "--suite=compile", "--config.model.text.num_layers=4"
-  row, longer = benchmark(*flags, "--lengths=16,24")
-  assert (row["length"], longer["length"]) == (16, 24)
+  """Of layers in one loop; unrolled, there is a program for each."""
+  layers = "--config.model.text.num_layers=3"
+  flags = *SMALL, "--suite=compile", layers, "--lengths=16"
+  (row,) = benchmark(*flags)
   found = json.loads((tmp_path / "rows.json").read_text())
   for name in ("trace_seconds", "lower_seconds", "compile_seconds"):
     assert row[name] > 0 and found[name] == row[name]
-  unroll = "--config.model.text.unroll=0"
-  (unrolled,) = benchmark(*flags, unroll, "--lengths=16")
+  (unrolled,) = benchmark(*flags, "--config.model.text.unroll=0")
   assert unrolled["stablehlo_lines"] > row["stablehlo_lines"] > 1000
 
 

@@ -17,7 +17,7 @@ from mner_jax.evaluation import decoding, evaluate, record
 
 def test_stitched_emissions_do_not_depend_on_the_order(trained, monkeypatch):
   """Sentences of many windows, with words that have no piece; two buckets."""
-  workdir, evaluated = trained("images")
+  workdir, evaluated = trained
   config = replace(evaluated.examples.config, {"data.buckets": (16, 24)})
   known = "Anna Smith Jürgen visits Town1 \u200b".split(" ")
   rng, lengths = random.Random(0), [355, 3, 40]
@@ -48,7 +48,7 @@ def test_stitched_emissions_do_not_depend_on_the_order(trained, monkeypatch):
 
 def test_one_viterbi_decodes_sentences_of_all_lengths(trained):
   """In any batch; a path crosses what were windows."""
-  evaluated = trained("images")[1]
+  evaluated = trained[1]
   rng = np.random.default_rng(0)
   tags = evaluated.examples.config.tags
   # More than a batch holds, and one of another length.
@@ -66,7 +66,7 @@ def test_one_viterbi_decodes_sentences_of_all_lengths(trained):
 
 def test_scores_are_those_of_seqeval(trained, tmp_path):
   """Of each language; orphans tell the default mode from the strict one."""
-  evaluated, rng = trained("images")[1], np.random.default_rng(0)
+  evaluated, rng = trained[1], np.random.default_rng(0)
   sentences = evaluated.examples.split.sentences
   gold = [list(s.tags) for s in sentences]
   predicted = [

@@ -53,7 +53,7 @@ def make_split():
 @pytest.fixture(scope="module")
 def workdir(trained, tmp_path_factory):
   folder = tmp_path_factory.mktemp("run")
-  shutil.copytree(trained("images")[0] / "tokenizer", folder / "tokenizer")
+  shutil.copytree(trained[0] / "tokenizer", folder / "tokenizer")
   lines = [{"step": 10, "crf": 2.0, "loss": 3.0, "grad_norm": 1.0}]
   lines += [{"step": 20, "skipped": "loss"}, {"step": 20, "valid_f1": 0.5}]
   text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -70,7 +70,7 @@ def with_config(workdir, config):
 @pytest.fixture(scope="module")
 def evaluated(trained, workdir):
   """An Evaluation whose predictions are right in every second sentence."""
-  found, rng = trained("images")[1], np.random.default_rng(0)
+  found, rng = trained[1], np.random.default_rng(0)
   examples = with_config(workdir, found.examples.config)
   predicted = [
     rng.permutation(s.tags).tolist() if i % 2 else list(s.tags)

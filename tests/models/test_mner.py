@@ -18,7 +18,7 @@ from mner_jax.models import crf
 from mner_jax.models.layers import run_layers
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.training import step as stepping
-from tests.conftest import LONG, NO_DROPOUT, TEXT_ONLY
+from tests.conftest import LONG, NO_DROPOUT, TEXT_ONLY, random_params
 
 
 def shapes(config):
@@ -30,14 +30,7 @@ def shapes(config):
 
 @functools.cache
 def draw(config):
-  """Random parameters: zero scales and CRF scores near 0 hide mistakes."""
-  rng = np.random.default_rng(0)
-  return jax.tree_util.tree_map_with_path(
-    lambda path, x: np.float32(
-      rng.normal(path[-1].key == "scale", 0.2, x.shape)
-    ),
-    shapes(config),
-  )
+  return random_params(shapes(config))
 
 
 @functools.partial(jax.jit, static_argnums=0)

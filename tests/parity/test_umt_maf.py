@@ -18,7 +18,7 @@ from mner_jax.config import replace
 from mner_jax.models.bert import Bert
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.models.resnet import ResNet
-from tests.conftest import NO_DROPOUT
+from tests.conftest import NO_DROPOUT, random_params
 from tests.parity import reference
 
 ROWS = 8  # so that MAF swaps one pair
@@ -139,14 +139,7 @@ def case(request, tiny, random_batch):
   batch["has_image"][5] = False
   batch["weight"][7] = 0  # a row that only pads
   shapes = jax.eval_shape(MultimodalNER(config).init, jax.random.key(0), batch)
-  rng = np.random.default_rng(0)
-
-  def draw(path, x):
-    mean = 1 if path[-1].key == "scale" else 0
-    return rng.normal(mean, 0.3, x.shape).astype(x.dtype)
-
-  params = jax.tree_util.tree_map_with_path(draw, shapes["params"])
-  return config, params, batch
+  return config, random_params(shapes["params"], 0.3), batch
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,8 @@ from tests.training.test_loop import (
 
 # Every mesh below divides the rows of both parts.
 WHOLE = {"train.batch_size": 8, "train.epochs": 3, "train.accumulate": 2}
-MODELS = {"whole": WHOLE, "fast": RUNS["text"]}
+FAST = RUNS["text"] | {"train.epochs": 2, "train.eval_every": 3}
+MODELS = {"whole": WHOLE, "fast": FAST}
 
 
 @pytest.fixture(scope="module")
