@@ -1,7 +1,9 @@
 """One place for what every test needs: devices, strictness, a tiny config."""
 
+import ctypes
 import fcntl
 import functools
+import gc
 import importlib.metadata
 import os
 
@@ -9,31 +11,39 @@ import jax
 import numpy as np
 import pytest
 
+from mner_jax import sharding
 from mner_jax.config import Config, replace
 
-# Eight CPU devices, so that meshes are real in every test that asks for one.
+# Eight CPU devices, so that meshes are real in the tests that ask for one.
 jax.config.update("jax_num_cpu_devices", 8)
-# Tests compile many small programs once; optimising them would take longer.
-jax.config.update("jax_disable_most_optimizations", True)
-# XLA:CPU's older code generator, which jax 0.12 no longer has, compiles them in
-# half the time and memory. Child processes inherit the flag.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# XLA:CPU's older code generator, which jax 0.12 no longer has, compiles small
+# programs in half the time and memory.
 if importlib.metadata.version("jax") < "0.11":
   os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
-jax.config.update("jax_numpy_rank_promotion", "raise")
-# On accelerators "fp32" is not fp32; the references are.
-jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def pytest_configure(config):
-  """Lets tests, their child processes and the next run share what compiled."""
+  """What child processes do too, those of the tables as well.
+
+  Tests, their children and the next run share what compiled.
+  """
   shared = {
     "jax_compilation_cache_dir": str(config.cache.mkdir("jax")),
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_compilation_cache_max_size": 1 << 30,
+    # Optimising many small programs would take longer than running them.
+    "jax_disable_most_optimizations": True,
+    # On accelerators "fp32" is not fp32; the references are.
+    "jax_default_matmul_precision": "highest",
   }
   for name, value in shared.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
+
+
+# A parameter of tests that only `-m slow` runs.
+LONG = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,6 +51,20 @@ def _forget_programs():
   """Compiled programs of a file are of no use to the next one."""
   yield
   jax.clear_caches()
+  gc.collect()
+  # Runs keep what they free: see training/compiling.py.
+  getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_device():
+  """A mesh is of the first device, as on a user's machine, unless given some."""
+  make, first = sharding.make_mesh, jax.devices()[:1]
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      sharding, "make_mesh", lambda mesh, devices=first: make(mesh, devices)
+    )
+    yield
 
 
 @pytest.fixture(scope="session")
@@ -85,11 +109,22 @@ TINY = {
   "optim.learning_rate": 5e-3,
   "train.batch_size": 4,
 }
+NO_DROPOUT = dict.fromkeys(
+  ("model.dropout", "model.text.dropout", "model.text.attention_dropout"), 0.0
+)
 TEXT_ONLY = {
   "data.images": "",
   "model.vit.enabled": False,
   "model.resnet.enabled": False,
 }
+
+
+# The runs that tests share. A bucket more would be a program more to compile:
+# several are in test_tables.py and test_evaluate.py.
+RUNS = {"images": {"data.buckets": (24,), "train.batch_size": 8}}
+RUNS["text"] = RUNS["images"] | TEXT_ONLY
+RUNS["images"] |= {"train.epochs": 12}
+RUNS["text"] |= {"train.epochs": 8, "train.checkpoint_every": 4}
 
 
 @pytest.fixture(scope="session")
@@ -111,10 +146,8 @@ def shared_run(tmp_path_factory):
     with open(folder / "lock", "w") as lock:
       fcntl.flock(lock, fcntl.LOCK_EX)
       if not (folder / "out.txt").exists():
-        fields = {"train.batch_size": 8, "train.epochs": 12}
-        fields |= TEXT_ONLY if kind == "text" else {}
         commands.write_corpus(folder / "data")
-        fields = commands.experiment(folder, fields)
+        fields = commands.experiment(folder, RUNS[kind])
         config = commands.write_config(folder / "tiny.py", fields)
         flags = f"--config={config}", f"--workdir={folder / 'run'}"
         result = commands.command("train.py", *flags)
@@ -128,26 +161,36 @@ def shared_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(shared_run):
-  """Returns a function "images" or "text" -> (workdir, Evaluation of test)."""
+  """(workdir, Evaluation of test) of the run "images"."""
   from mner_jax.cli import read_workdir
   from mner_jax.evaluation import evaluate as evaluation
 
-  @functools.cache
-  def evaluated(kind):
-    workdir = shared_run(kind) / "run"
-    return workdir, evaluation.evaluate(read_workdir(workdir), workdir, "test")
-
-  return evaluated
+  workdir = shared_run("images") / "run"
+  return workdir, evaluation.evaluate(read_workdir(workdir), workdir, "test")
 
 
-def change(config, **fields):
-  """`config` with fields replaced: change(config, model__vit__enabled=False)."""
-  return replace(config, {k.replace("__", "."): v for k, v in fields.items()})
+def random_params(shapes, spread=0.2):
+  """NumPy's parameters: zero scales and CRF scores near 0 hide mistakes.
+
+  To draw and to place them compiles nothing.
+  """
+  rng = np.random.default_rng(0)
+
+  def draw(path, x):
+    mean = path[-1].key == "scale"
+    return rng.normal(mean, spread, x.shape).astype(x.dtype)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-@pytest.fixture(name="change", scope="session")
-def _change():
-  return change
+def random_state(config, tx):
+  """A TrainState of random parameters."""
+  from mner_jax.training import step as stepping
+
+  key = np.array(jax.random.key_data(jax.random.key(0)))
+  shapes = jax.eval_shape(stepping.make_init(config, tx), key)
+  state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  return state._replace(params=random_params(shapes.params), rng=key)
 
 
 @pytest.fixture(scope="session")

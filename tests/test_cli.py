@@ -17,7 +17,7 @@ import pytest
 from etils import epath
 
 from mner_jax import cli
-from tests.conftest import TEXT_ONLY
+from tests.conftest import RUNS
 from tests.training.test_loop import (
   ROOT,
   command,
@@ -28,8 +28,6 @@ from tests.training.test_loop import (
 )
 
 UNBUFFERED = "PYTHONUNBUFFERED"
-# The settings of the run that the tests share: see conftest.
-TRAINED = TEXT_ONLY | {"train.batch_size": 8, "train.epochs": 12}
 PROGRAMS = {
   "train": "train.py --config={in}/text.py --workdir={new}",
   "train_images": "train.py --config={in}/images.py --workdir={new}",
@@ -69,25 +67,17 @@ BAD = {
   "train --config.model.fusion=umt": "model.vit.enabled=False",
   "train --config.optim.frozen=('*text',)": "optim.frozen",
   "train --config.optim.frozen=('.*',)": "nothing is left to train",
-  "train --config.optim.frozen=('^txt/',)": "no parameter's name matches '^txt",
   "train --config.optim.warmup_steps=999": "at least optim.warmup_steps=999",
   "train --config.train.epochs=99999999999": "and below 2^31",
   "train --config.data.labels=('PER','PER')": "names one twice: PER, PER",
   # Data and weights.
   "train --config.data.path=/nowhere": "/nowhere",
-  "train --config.data.path=mmnerd": "manual/mmnerd",
   "train --config.data.path={in}/empty": "no train split for 'en'",
   "train --config.data.path={in}/columns": "train.txt:2",
   "train --config.data.path={in}/untagged": "no entity is left in train",
   "train --config.data.path=/etc/passwd": "/etc/passwd is not a folder",
-  "train --config.data.languages=('en','fr')": "fr",
-  "train --config.data.labels=('PER',)": "en/train.txt:5",
-  "train --config.data.label_map=('OTHER=MISC',)": "'OTHER'",
   "train --config.data.label_map=('PER=O','LOC=O')": "no entity is left",
-  "train --config.data.orphans=error": "en/train.txt:22: I-LOC",
   "train --config.model.text.weights=/no/where": "/no/where",
-  "train_images --config.data.images=pictures": "pictures",
-  "train_images --config.data.strict=True": "1 images are missing or broken",
   # Workdirs.
   "train --workdir=": "--workdir is empty",
   "train --workdir=/etc/passwd": "/etc/passwd",
@@ -153,7 +143,6 @@ BAD = {
   "bench --batch_sizes=8,0": "--batch_sizes",
   "bench --repeats=0": "--repeats",
   "bench --compile_for=v1:2x2": "--compile_for",
-  "bench --lengths=2": "--lengths: must be 3 to 512",
   "bench --lengths=32,513": "--lengths: must be 3 to 512",
   "bench --output=/nowhere/x.json": "/nowhere/x.json is not a file one can",
   "bench --output={in}": "is not a file one can",
@@ -161,8 +150,8 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def run(trained):
-  return trained("text")[0]
+def run(shared_run):
+  return shared_run("text") / "run"
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +167,7 @@ def given(run, tmp_path_factory):
   wrong.write_text("Anna\tB-PER\nsings\tO\tO\n")
   (folder / "empty").mkdir()
   (folder / "bert").mkdir()
-  write_config(folder / "text.py", experiment(folder, TRAINED))
+  write_config(folder / "text.py", experiment(folder, RUNS["text"]))
   write_config(folder / "images.py", experiment(folder))
   shutil.copytree(run, folder / "no_config")
   (folder / "no_config" / "config.json").unlink()
@@ -270,7 +259,7 @@ def test_what_may_not_be_read_is_one_line(run):
     folder = pathlib.Path(name)
     write_corpus(folder / "data")
     shutil.copytree(run, folder / "run")
-    write_config(folder / "text.py", experiment(folder, TRAINED))
+    write_config(folder / "text.py", experiment(folder, RUNS["text"]))
     write_config(folder / "images.py", experiment(folder))
     for path in (folder, *folder.rglob("*")):
       path.chmod(0o777)

@@ -20,18 +20,13 @@ from tests.training.test_loop import command
 
 
 @pytest.fixture(scope="module")
-def run(trained):
-  return trained("images")
+def tagger(trained):
+  return predict.Tagger.load(trained[0])
 
 
-@pytest.fixture(scope="module")
-def tagger(run):
-  return predict.Tagger.load(run[0])
-
-
-def test_the_tagger_equals_the_evaluation(run, tagger):
+def test_the_tagger_equals_the_evaluation(trained, tagger):
   """All sentences at once, in another order, and one by one."""
-  evaluated = run[1]
+  evaluated = trained[1]
   split = evaluated.examples.split
   sentences = [list(s.words) for s in split.sentences]
   pictures = [
@@ -109,8 +104,8 @@ def parse(text):
   return [json.loads(line) for line in text.splitlines()]
 
 
-def test_files_and_pipes_of_both_formats(run, tmp_path, monkeypatch):
-  workdir, evaluated = run
+def test_files_and_pipes_of_both_formats(trained, tmp_path, monkeypatch):
+  workdir, evaluated = trained
 
   def call(**flags):
     given = (f"--{name}={value}" for name, value in flags.items())
@@ -159,8 +154,8 @@ def shown(page):
   return json.loads(page.read_text().split('id="data">')[1].split("<")[0])
 
 
-def test_a_page_shows_what_the_file_holds(run, tmp_path, monkeypatch):
-  workdir, evaluated = run
+def test_a_page_shows_what_the_file_holds(trained, tmp_path, monkeypatch):
+  workdir, evaluated = trained
   page, output = tmp_path / "page.html", tmp_path / "out.jsonl"
   split = evaluated.examples.split
   lines = [{"text": " "}, {"text": "Anna's, in\tTown1.", "image": "gone"}]

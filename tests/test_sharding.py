@@ -13,10 +13,10 @@ from mner_jax.benchmark import aot, train
 from mner_jax.config import Config, MeshConfig, UserError, replace, to_json
 from mner_jax.data import files
 from mner_jax.training import step as stepping
-from tests.conftest import TEXT_ONLY
+from tests.conftest import LONG, NO_DROPOUT, TEXT_ONLY, random_state
 
 STEPS = 2
-KEY = jax.random.key_data(jax.random.key(0))
+OPTIMIZER = functools.partial(stepping.make_optimizer, total_steps=9)
 # A softmax does not see what all its keys share; over one key it is 1.
 NO_GRADIENT = r"key/bias|fusion/resnet/attention/(query|key)"
 MAF = {"model.fusion": "maf", "model.vit.enabled": False}
@@ -28,14 +28,13 @@ def make_mesh(shape):
 
 
 @functools.cache
-def initialisation(config):
-  """Jitted, on one device: what several processes draw is in test_pod.py."""
-  tx = stepping.make_optimizer(config.optim, 9)
-  return jax.jit(stepping.make_init(config, tx))
+def abstract_state(config):
+  init = stepping.make_init(config, OPTIMIZER(config.optim))
+  return jax.eval_shape(init, jax.random.key_data(jax.random.key(0)))
 
 
 @functools.cache
-def program(config, shape, rows=16):
+def program(config, shape, rows):
   """The compiled step on a mesh of that shape."""
   traced, _ = train.trace_step(config, make_mesh(shape), rows, 16)
   return traced.lower().compile()
@@ -44,17 +43,13 @@ def program(config, shape, rows=16):
 def run(config, shape, batch, state=None):
   """Losses of STEPS updates and the state after them; consumes `state`."""
   size, mesh, losses = len(batch["weight"]), make_mesh(shape), []
-  state = state or initialisation(config)(KEY)
+  state = state or random_state(config, OPTIMIZER(config.optim))
   state = jax.device_put(state, sharding.shardings(state, mesh))
   for _ in range(STEPS):
     placed = sharding.put_batch(batch, size, mesh)
     state, metrics = program(config, shape, size)(state, placed)
     losses.append(float(metrics["loss"]))
   return losses, state
-
-
-def abstract_state(config):
-  return jax.eval_shape(initialisation(config), KEY)
 
 
 def named(tree):
@@ -73,12 +68,16 @@ def assert_same_params(got, want):
 
 
 @pytest.fixture(scope="module")
+def tiny(tiny):
+  """With one block in its ResNet: less to compile."""
+  yield replace(tiny, {"model.resnet.stages": (1,)})
+  program.cache_clear()
+
+
+@pytest.fixture(scope="module")
 def one_device(tiny, random_batch):
   batch = random_batch(tiny, 16, 16)
   return batch, *run(tiny, (1, 1, 1), batch)
-
-
-LONG = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), LONG((2, 4, 1))])
@@ -100,20 +99,27 @@ def test_a_mesh_computes_what_one_device_does(tiny, one_device, shape):
   assert any("/mu/" in name for name in parts)
 
 
-@pytest.mark.parametrize("shapes", [[(2, 2, 2)], LONG([(2, 4, 1), (1, 1, 1)])])
+@pytest.mark.parametrize(
+  "first, then",
+  [
+    # Where arrays lie on several devices, Orbax compiles how to cut each.
+    ((1, 1, 1), [(2, 2, 2)]),
+    LONG((2, 2, 2), [(2, 4, 1), (1, 1, 1)]),
+  ],
+)
 def test_a_checkpoint_continues_on_another_mesh(
-  tiny, one_device, tmp_path, shapes
+  tiny, one_device, tmp_path, first, then
 ):
   batch, _, _ = one_device
-  _, state = run(tiny, (8, 1, 1), batch)
+  _, state = run(tiny, first, batch)
   (tmp_path / "config.json").write_text(to_json(tiny))
   files.write(tmp_path / "tokenizer" / "tokenizer.json", "{}")
   saver = checkpoint.Saver(tmp_path)
   saver.save(STEPS, state)
   saver.seal()
   saved, abstract = jax.tree.map(np.array, state), abstract_state(tiny)
-  want_losses, _ = run(tiny, (8, 1, 1), batch, state)
-  for shape in shapes:
+  want_losses, _ = run(tiny, first, batch, state)
+  for shape in then:
     there = sharding.shardings(abstract, make_mesh(shape))
     placed = jax.tree.map(lambda x, s: x.update(sharding=s), abstract, there)
     restored = checkpoint.restore(tmp_path, STEPS, placed)
@@ -127,19 +133,20 @@ def test_frozen_parameters_have_no_state_and_do_not_move(tiny, one_device):
   _, _, state = one_device
   moments = [name for name in named(state.opt_state) if "/mu/" in name]
   assert moments and not any("/mu/resnet/" in name for name in moments)
-  start = named(initialisation(tiny)(KEY).params)
+  before = named(random_state(tiny, OPTIMIZER(tiny.optim)).params)
   same = {
-    k: np.array_equal(x, start[k]) for k, x in named(state.params).items()
+    k: np.array_equal(x, before[k]) for k, x in named(state.params).items()
   }
   assert all(same[name] for name in same if name.startswith("resnet/"))
   assert not same["vit/class_embedding"]
 
 
 def test_mesh_shapes_are_checked():
-  assert sharding.make_mesh(MeshConfig(-1, 2, 2)).shape["data"] == 2
+  devices = jax.devices()
+  assert sharding.make_mesh(MeshConfig(-1, 2, 2), devices).shape["data"] == 2
   for shape in [(3, 1, 1), (-1, -1, 1), (-1, 3, 1), (0, 1, 1)]:
     with pytest.raises(UserError, match="mesh"):
-      sharding.make_mesh(MeshConfig(*shape))
+      sharding.make_mesh(MeshConfig(*shape), devices)
   with pytest.raises(UserError, match="batch_size"):
     sharding.check_batch_size(12, make_mesh((1, 8, 1)))
 
@@ -212,14 +219,24 @@ def sent(compiled, kind):
   return sum(size for other, size, _ in found if other == kind)
 
 
-def test_fsdp_saves_memory_and_gathers_every_parameter_once(tiny):
+@pytest.mark.parametrize(
+  "fields, shape, rows",
+  [(TEXT_ONLY | NO_DROPOUT, (1, 1, 1), 32), LONG({}, (8, 1, 1), 16)],
+)
+def test_fsdp_saves_memory_and_gathers_every_parameter_once(
+  tiny, fields, shape, rows
+):
   """What the compiler reports of the program that runs."""
-  whole, split = program(tiny, (8, 1, 1)), program(tiny, (2, 4, 1))
+  tiny = replace(tiny, fields)
+  whole, split = program(tiny, shape, rows), program(tiny, (2, 4, 1), rows)
   held, all_of_it = (
     x.memory_analysis().argument_size_in_bytes for x in (split, whole)
   )
   assert held < all_of_it / 2.5  # biases are whole
   params = abstract_state(tiny).params
+  if not tiny.model.multimodal:  # nothing reads what is pooled
+    text = {k: x for k, x in params["text"].items() if k != "pooler"}
+    params = params | {"text": text}
   missing = 1 - share_of_whole(params, (2, 4, 1))
   want = missing * num_bytes(params)
   more = sent(split, "all-gather") - sent(whole, "all-gather")
@@ -234,7 +251,7 @@ def num_bytes(params):
 def test_data_parallelism_costs_the_gradients_and_one_gather(tiny, form):
   """What may travel between a pod's devices."""
   config = replace(tiny, {"loss.contrastive": form})
-  compiled = program(config, (8, 1, 1))
+  compiled = program(config, (8, 1, 1), 16)
   # The vectors of one side, 4 bytes each; a device sends all but its own part.
   largest = 16 * config.model.text.hidden_size * 4
   reduced = 0
@@ -256,14 +273,22 @@ def test_data_parallelism_costs_the_gradients_and_one_gather(tiny, form):
   assert 0.95 <= reduced / ring < 1.15
 
 
+def test_the_description_of_a_compiled_step(tiny):
+  chip = aot.CHIPS["v5e"]
+  compiled = program(tiny, (8, 1, 1), 16)
+  row = aot.describe(compiled, chip, 16)
+  assert 0 < row["arguments_gb"] < row["total_gb"] and row["fits"]
+  assert "all-reduce" in row["collectives"]
+  seconds = row["estimated_ms"] / 1e3
+  assert seconds > row["sent_gb"] * 1e9 / chip.link_rate > 0
+  assert row["estimated_examples_per_second"] == pytest.approx(16 / seconds)
+  full = chip._replace(hbm=row["total_gb"] * 1e9)
+  assert not aot.describe(compiled, full, 16)["fits"]
+
+
 def test_accumulation_is_one_batch_to_the_crf(tiny, random_batch):
   """Without pictures and dropout the parts make up the whole exactly."""
-  fields = {
-    "model.dropout": 0.0,
-    "model.text.dropout": 0.0,
-    "model.text.attention_dropout": 0.0,
-  }
-  text = replace(tiny, TEXT_ONLY | fields)
+  text = replace(tiny, TEXT_ONLY | NO_DROPOUT)
   batch = random_batch(text, 32, 16)
   batch["weight"][[0, 5, 31]] = 0  # padding, not the same in every part
   want_losses, want = run(text, (1, 1, 1), batch)

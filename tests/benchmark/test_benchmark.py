@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mner_jax.benchmark import aot, crf, input
-from tests.test_sharding import program
+from tests.conftest import LONG
 
 
 @pytest.fixture
@@ -25,37 +25,35 @@ def benchmark(monkeypatch, tmp_path):
   return run
 
 
-def test_train_writes_a_row_for_each_size(benchmark, capsys):
-  rows = benchmark(
-    "--config=mner_jax/configs/synthetic_text.py",
-    "--config.model.text.hidden_size=16",
-    "--config.model.text.num_layers=1",
-    "--repeats=1",
-    "--batch_sizes=32",
-    "--lengths=16,24",
-  )
-  assert [row["length"] for row in rows] == [16, 24]
+SMALL = (
+  "--config=mner_jax/configs/synthetic_text.py",
+  "--config.model.text.hidden_size=16",
+  "--batch_sizes=8",
+)
+
+
+@pytest.mark.parametrize("lengths", [[16], LONG([16, 24])])
+def test_train_writes_a_row_for_each_size(benchmark, capsys, lengths):
+  layers = "--config.model.text.num_layers=1"
+  flag = "--lengths=" + ",".join(map(str, lengths))
+  rows = benchmark(*SMALL, layers, "--repeats=1", flag)
+  assert [row["length"] for row in rows] == lengths
   for row in rows:
     for name in ("ms", "examples_per_second", "share_of_peak", "gigabytes"):
       assert row[name] > 0, name
   header, *lines = capsys.readouterr().out.splitlines()[1:]
-  assert header.split() == list(rows[0]) and len(lines) == 2
+  assert header.split() == list(rows[0]) and len(lines) == len(rows)
 
 
 def test_compile_writes_what_a_start_costs(benchmark, tmp_path):
   """Of layers in one loop; unrolled, there is a program for each."""
-  small = (
-    "--suite=compile",
-    "--config=mner_jax/configs/synthetic_text.py",
-    "--config.model.text.num_layers=6",
-    "--batch_sizes=8",
-    "--lengths=16",
-  )
-  (row,) = benchmark(*small)
+  layers = "--config.model.text.num_layers=3"
+  flags = *SMALL, "--suite=compile", layers, "--lengths=16"
+  (row,) = benchmark(*flags)
   found = json.loads((tmp_path / "rows.json").read_text())
   for name in ("trace_seconds", "lower_seconds", "compile_seconds"):
     assert row[name] > 0 and found[name] == row[name]
-  (unrolled,) = benchmark(*small, "--config.model.text.unroll=0")
+  (unrolled,) = benchmark(*flags, "--config.model.text.unroll=0")
   assert unrolled["stablehlo_lines"] > row["stablehlo_lines"] > 1000
 
 
@@ -86,16 +84,3 @@ def test_bytes_of_collectives():
     twice = f"  %name.1 = {line}, channel_id=7\n" * 2
     ((_, sent, _),) = aot.collectives(twice)
     assert sent == pytest.approx(want), line
-
-
-def test_the_description_of_a_compiled_step(tiny):
-  chip = aot.CHIPS["v5e"]
-  compiled = program(tiny, (8, 1, 1))
-  row = aot.describe(compiled, chip, 16)
-  assert 0 < row["arguments_gb"] < row["total_gb"] and row["fits"]
-  assert "all-reduce" in row["collectives"]
-  seconds = row["estimated_ms"] / 1e3
-  assert seconds > row["sent_gb"] * 1e9 / chip.link_rate > 0
-  assert row["estimated_examples_per_second"] == pytest.approx(16 / seconds)
-  full = chip._replace(hbm=row["total_gb"] * 1e9)
-  assert not aot.describe(compiled, full, 16)["fits"]

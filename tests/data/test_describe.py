@@ -1,15 +1,10 @@
-import os
-import subprocess
-import sys
-
 import pytest
 from PIL import Image
 
 from mner_jax.config import UserError
 from mner_jax.data import describe, formats
 from tests.data.test_formats import SAME
-
-REAL = os.environ.get("MNER_REAL_DATA", "")
+from tests.training.test_loop import command
 
 
 def sentence(words, tags, *more):
@@ -63,14 +58,10 @@ def test_what_folders_hold_and_share(folder, tmp_path):
   }
 
 
-def run(*arguments):
-  command = [sys.executable, "-m", "mner_jax.data.describe", *arguments]
-  return subprocess.run(command, capture_output=True, text=True)
-
-
 def test_the_command(folder):
   (folder / "en" / "valid.txt").write_text(SAME["docstart"])
-  result = run(folder)
+  program = "mner_jax/data/describe.py"
+  result = command(program, folder)
   assert result.returncode == 0, result.stderr
   lines = [line.split() for line in result.stdout.splitlines()]
   assert lines[1] == "train de train en valid en test en".split()
@@ -78,37 +69,10 @@ def test_the_command(folder):
   assert ["PER", "3", "3", "0", "0"] in lines
   assert "en/valid.txt: 1 -DOCSTART- lines skipped".split() in lines
   assert lines[-1][-4:] == ["1", "sentences,", "1", "images"]
-  result = run(folder, "--images=no")
+  result = command(program, folder, "--images=no")
   assert result.returncode == 2
   assert f"{folder}/no: No such file or directory" in result.stderr
   assert len(result.stderr.splitlines()) == 1
-
-
-REAL_LINES = {
-  "mmnerd_en twitter2017": [
-    "sentences 19,968 2,463 2,533",
-    "tokens 328,043 40,584 41,889",
-    "entities 41,172 5,109 5,181",
-    "sentences 3,373 723 723",
-    "mmnerd_en - twitter2017: 2,934 sentences, 2,982 images",
-    "mmnerd_en train - twitter2017 test: 342 sentences, 350 images",
-  ],
-  "cp_mner_zh": [
-    "sentences 950 119 119",
-    "orphan tags 142 17 14",
-    "images missing 4 0 0",
-  ],
-}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not REAL, reason="MNER_REAL_DATA is not set")
-@pytest.mark.parametrize("names", REAL_LINES)
-def test_real_data(names):
-  found = describe.describe([f"{REAL}/{name}" for name in names.split()])
-  text = describe.table(*found).replace(f"{REAL}/", "")
-  lines = {" ".join(line.split()) for line in text.splitlines()}
-  assert not set(REAL_LINES[names]) - lines
 
 
 BAD = [  # path, message

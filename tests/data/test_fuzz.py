@@ -33,7 +33,6 @@ few = settings(
   max_examples=200,
   suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-many = settings(few, max_examples=3000)
 columns = st.sampled_from(["-1", "2", "3", "NE"])
 all_schemes = st.sampled_from([*schemes.SCHEMES])
 
@@ -57,7 +56,9 @@ def folder(tmp_path_factory):
   return tmp_path_factory.mktemp("fuzz")
 
 
-def check_reader(folder, file, scheme, column):
+@few
+@given(files(), all_schemes, columns)
+def test_mutated_files_and_noise(folder, file, scheme, column):
   name, content = file
   path = folder / name
   path.write_bytes(content)
@@ -78,19 +79,6 @@ def check_reader(folder, file, scheme, column):
       assert [len(s.words) for s in again] == [len(s.words) for s in sentences]
     formats.write_jsonl(path.with_suffix(".jsonl"), sentences)
     assert list(formats.read(path.with_suffix(".jsonl"))) == sentences
-
-
-@few
-@given(files(), all_schemes, columns)
-def test_mutated_files_and_noise(folder, file, scheme, column):
-  check_reader(folder, file, scheme, column)
-
-
-@pytest.mark.slow
-@many
-@given(files(), all_schemes, columns)
-def test_many_mutated_files(folder, file, scheme, column):
-  check_reader(folder, file, scheme, column)
 
 
 def test_a_long_file_is_read_sentence_by_sentence(tmp_path):

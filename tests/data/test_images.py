@@ -213,15 +213,6 @@ def test_clip_style_keeps_the_centre_and_google_style_all(upright):
   np.testing.assert_array_equal(line, np.eye(3) * 255)
 
 
-def test_a_picture_of_the_right_size_is_not_resampled():
-  image = random_image((16, 16))
-  for style in ("clip", "google"):
-    np.testing.assert_array_equal(images.vit_pixels(image, 16, style), image)
-  image = random_image((22, 16))
-  middle = np.asarray(image)[1:15, 4:18]
-  np.testing.assert_array_equal(images.scene_pixels(image, 14), middle)
-
-
 def test_scene_pixels_draw_every_crop_and_flip():
   image = random_image((17, 16))
   whole = np.asarray(image)

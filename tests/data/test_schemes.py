@@ -39,12 +39,6 @@ def test_conversion_keeps_the_entities(scheme, data):
   assert scheme != "iob1" or converted == schemes.repair(tags)[0]
 
 
-def test_bioes():
-  tags = "S-A S-A B-A E-A E-A B-A I-A E-A O I-B E-A".split()
-  expected = "B-A B-A B-A I-A B-A B-A I-A I-A O I-B I-A".split()
-  assert schemes.to_iob2(tags, "bioes") == tuple(expected)
-
-
 GOOD = {"iob2": "O B-A I-A-B", "iob1": "O B-A I-A", "bioes": "O I-A E-A S-A"}
 BAD = {
   "iob2": "S-A,E-A,B-,A,o,,B-A B,BA",

@@ -10,14 +10,15 @@ import pytest
 import seqeval.metrics
 import seqeval.scheme
 
-from mner_jax.config import UserError
+from mner_jax.config import UserError, replace
 from mner_jax.data import batches, dataset, files, formats, wordpiece
 from mner_jax.evaluation import decoding, evaluate, record
 
 
 def test_stitched_emissions_do_not_depend_on_the_order(trained, monkeypatch):
-  """Sentences of many windows, with words that have no piece."""
-  workdir, evaluated = trained("images")
+  """Sentences of many windows, with words that have no piece; two buckets."""
+  workdir, evaluated = trained
+  config = replace(evaluated.examples.config, {"data.buckets": (16, 24)})
   known = "Anna Smith Jürgen visits Town1 \u200b".split(" ")
   rng, lengths = random.Random(0), [355, 3, 40]
   sentences = [
@@ -27,7 +28,7 @@ def test_stitched_emissions_do_not_depend_on_the_order(trained, monkeypatch):
   nothing = [""] * 3
   split = dataset.Split(sentences, nothing, nothing, [0, 1, 2], None)
   tokenizer = wordpiece.load(workdir / "tokenizer")
-  examples = batches.Examples(split, tokenizer, evaluated.examples.config)
+  examples = batches.Examples(split, tokenizer, config)
   evaluator, params = evaluated.evaluator, evaluated.params
   in_order = evaluator.emissions(params, examples)
   assert [len(e) for e in in_order] == lengths
@@ -47,7 +48,7 @@ def test_stitched_emissions_do_not_depend_on_the_order(trained, monkeypatch):
 
 def test_one_viterbi_decodes_sentences_of_all_lengths(trained):
   """In any batch; a path crosses what were windows."""
-  evaluated = trained("images")[1]
+  evaluated = trained[1]
   rng = np.random.default_rng(0)
   tags = evaluated.examples.config.tags
   # More than a batch holds, and one of another length.
@@ -65,7 +66,7 @@ def test_one_viterbi_decodes_sentences_of_all_lengths(trained):
 
 def test_scores_are_those_of_seqeval(trained, tmp_path):
   """Of each language; orphans tell the default mode from the strict one."""
-  evaluated, rng = trained("images")[1], np.random.default_rng(0)
+  evaluated, rng = trained[1], np.random.default_rng(0)
   sentences = evaluated.examples.split.sentences
   gold = [list(s.tags) for s in sentences]
   predicted = [

@@ -4,6 +4,8 @@ import json
 import pathlib
 import resource
 import shutil
+import subprocess
+import sys
 
 import huggingface_hub
 import jax
@@ -12,10 +14,10 @@ import pytest
 import safetensors.numpy
 
 from mner_jax import cli
-from mner_jax.config import UserError
+from mner_jax.config import UserError, replace
 from mner_jax.evaluation import model_folder
 from mner_jax.predict import Tagger
-from tests.training.test_loop import command, process
+from tests.training.test_loop import ROOT, command
 
 PREDICT = "mner_jax/predict.py"
 
@@ -37,7 +39,7 @@ def test_it_tags_as_eval_does_from_the_hub(
   run, saved, trained, tmp_path, monkeypatch
 ):
   """In a process of its own, from a cache as the Hub's client keeps it."""
-  evaluated = trained("images")[1]
+  evaluated = trained[1]
   for sentence in evaluated.examples.split.sentences:
     record = {"tokens": sentence.words, "image": sentence.image}
     with (tmp_path / "in.jsonl").open("a") as file:
@@ -52,11 +54,16 @@ def test_it_tags_as_eval_does_from_the_hub(
   (repo / "refs/main").write_text("0")
   monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
   monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-  result = process(
-    PREDICT,
+  flags = [
     "--workdir=someone/ner",
     f"--input={tmp_path / 'in.jsonl'}",
     f"--images={run.parent / 'data/images'}",
+  ]
+  result = subprocess.run(
+    [sys.executable, "-m", "mner_jax.predict", *flags],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
   )
   assert result.returncode == 0, result.stderr
   tags = [json.loads(line)["tags"] for line in result.stdout.splitlines()]
@@ -83,13 +90,13 @@ def test_nothing_names_the_machine(run, saved):
   assert (data.path, data.images, data.cache_dir) == ("data", "images", "")
 
 
-def test_paths_of_weights_go_and_hub_names_stay(tiny, change, tmp_path):
-  given = change(
-    tiny,
-    model__text__weights="google-bert/bert-base",
-    model__vit__weights=str(tmp_path / "vit"),
-    init_from="runs/first",
-  )
+def test_paths_of_weights_go_and_hub_names_stay(tiny, tmp_path):
+  fields = {
+    "model.text.weights": "google-bert/bert-base",
+    "model.vit.weights": str(tmp_path / "vit"),
+    "init_from": "runs/first",
+  }
+  given = replace(tiny, fields)
   model, found = given.model, model_folder._without_paths(given)
   assert found.model.text.weights == model.text.weights
   assert found.model.vit.weights == "vit"

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from mner_jax import sharding
+from mner_jax.config import replace
 from mner_jax.data import batches, dataset, formats, images, wordpiece
 from mner_jax.evaluation import errors, evaluate, report
 from mner_jax.models.mner import MultimodalNER
+from tests.conftest import TEXT_ONLY
 from tests.data.test_images import encode, random_image
 
 HOSTILE = (
@@ -51,7 +53,7 @@ def make_split():
 @pytest.fixture(scope="module")
 def workdir(trained, tmp_path_factory):
   folder = tmp_path_factory.mktemp("run")
-  shutil.copytree(trained("images")[0] / "tokenizer", folder / "tokenizer")
+  shutil.copytree(trained[0] / "tokenizer", folder / "tokenizer")
   lines = [{"step": 10, "crf": 2.0, "loss": 3.0, "grad_norm": 1.0}]
   lines += [{"step": 20, "skipped": "loss"}, {"step": 20, "valid_f1": 0.5}]
   text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -68,7 +70,7 @@ def with_config(workdir, config):
 @pytest.fixture(scope="module")
 def evaluated(trained, workdir):
   """An Evaluation whose predictions are right in every second sentence."""
-  found, rng = trained("images")[1], np.random.default_rng(0)
+  found, rng = trained[1], np.random.default_rng(0)
   examples = with_config(workdir, found.examples.config)
   predicted = [
     rng.permutation(s.tags).tolist() if i % 2 else list(s.tags)
@@ -154,10 +156,8 @@ def test_kinds_of_errors():
 
 
 @pytest.mark.parametrize("released", [False, True])
-def test_attention_is_that_of_the_formulas(
-  evaluated, workdir, change, released
-):
-  config = change(evaluated.examples.config, model__released=released)
+def test_attention_is_that_of_the_formulas(evaluated, workdir, released):
+  config = replace(evaluated.examples.config, {"model.released": released})
   examples = with_config(workdir, config)
   evaluator = evaluate.Evaluator(config, sharding.make_mesh(config.mesh))
   weights = evaluator.attention(evaluated.params, examples)
@@ -215,16 +215,15 @@ def test_pictures_are_those_the_model_saw(evaluated, data):
   assert np.abs(error).mean() < 40  # noise, compressed; unrelated: 85
 
 
-NO_VIT = {"model__vit__enabled": False}
-WITHOUT = [NO_VIT, NO_VIT | {"model__resnet__enabled": False}]
-WITHOUT += [{"model__fusion": "concatenation"}]
+WITHOUT = [{"model.vit.enabled": False}, TEXT_ONLY]
+WITHOUT += [{"model.fusion": "concatenation"}]
 
 
 @pytest.mark.parametrize("fields", WITHOUT)
 def test_models_without_such_weights_have_no_heat_map(
-  evaluated, workdir, change, fields
+  evaluated, workdir, fields
 ):
-  config = change(evaluated.examples.config, **fields)
+  config = replace(evaluated.examples.config, fields)
   examples = with_config(workdir, config)
   # Nothing is computed again: there is no evaluator.
   other = evaluated._replace(examples=examples, evaluator=None)

@@ -99,7 +99,7 @@ def test_similarities_are_those_of_the_loss():
 
 def test_pairs_are_what_the_model_compares(trained):
   """The embeddings of a split against the model's own output."""
-  evaluated = trained("images")[1]
+  evaluated = trained[1]
   params, examples = evaluated.params, evaluated.examples
   text, images, picture, language = retrieval.embed(params, examples)
   firsts = [i for i, w in enumerate(examples.windows) if w.start == 0]
@@ -123,7 +123,7 @@ def test_pairs_are_what_the_model_compares(trained):
 
 
 def test_without_pictures_there_is_no_score(trained):
-  workdir, evaluated = trained("images")
+  workdir, evaluated = trained
   split, config = evaluated.examples.split, evaluated.examples.config
   split = dataclasses.replace(split, image_status=[""] * len(split.sentences))
   tokenizer = wordpiece.load(workdir / "tokenizer")

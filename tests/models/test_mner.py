@@ -18,7 +18,7 @@ from mner_jax.models import crf
 from mner_jax.models.layers import run_layers
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.training import step as stepping
-from tests.conftest import TEXT_ONLY
+from tests.conftest import LONG, NO_DROPOUT, TEXT_ONLY, random_params
 
 
 def shapes(config):
@@ -30,14 +30,7 @@ def shapes(config):
 
 @functools.cache
 def draw(config):
-  """Random parameters: zero scales and CRF scores near 0 hide mistakes."""
-  rng = np.random.default_rng(0)
-  return jax.tree_util.tree_map_with_path(
-    lambda path, x: np.float32(
-      rng.normal(path[-1].key == "scale", 0.2, x.shape)
-    ),
-    shapes(config),
-  )
+  return random_params(shapes(config))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -74,19 +67,15 @@ def test_every_config_is_valid(path):
   assert cli.load(path)
 
 
-LONG = functools.partial(pytest.param, marks=pytest.mark.slow)
-
-
 @pytest.fixture(scope="module", params=["2M-NER", LONG("UMT"), LONG("MAF")])
-def config(request, tiny, change):
+def config(request, tiny):
   """The Config of each model that looks at pictures in its own way."""
-  config = change(tiny, model__text__num_layers=1, model__resnet__stages=(1,))
-  if request.param == "2M-NER":
-    return config
-  contrastive = {"UMT": "none", "MAF": "clip"}[request.param]
-  fields = {"fusion": request.param.lower(), "vit__enabled": False}
-  fields = {f"model__{name}": x for name, x in fields.items()}
-  return change(config, loss__contrastive=contrastive, **fields)
+  fields = {"model.text.num_layers": 1, "model.resnet.stages": (1,)}
+  if request.param != "2M-NER":
+    fields["loss.contrastive"] = {"UMT": "none", "MAF": "clip"}[request.param]
+    fields["model.fusion"] = request.param.lower()
+    fields["model.vit.enabled"] = False
+  return replace(tiny, fields)
 
 
 def test_padding_bucket_and_order_change_nothing(config, random_batch):
@@ -179,12 +168,11 @@ def test_layers_drop_different_units_the_same_in_any_program():
 
 
 def test_frozen_layers_do_not_move_and_the_others_do_as_ever(
-  tiny, change, random_batch
+  tiny, random_batch
 ):
-  fields = {"model.text.num_layers": 3, "model.dropout": 0.0} | TEXT_ONLY
-  fields |= {"model.text.dropout": 0.0, "model.text.attention_dropout": 0.0}
+  fields = {"model.text.num_layers": 3} | TEXT_ONLY | NO_DROPOUT
   whole = replace(tiny, fields)
-  split = change(whole, model__text__frozen_layers=2)
+  split = replace(whole, {"model.text.frozen_layers": 2})
   batch = random_batch(whole)
   params = draw(whole)
   layers = params["text"]["layers"]
@@ -213,7 +201,7 @@ def test_frozen_layers_do_not_move_and_the_others_do_as_ever(
   moved = jax.tree.map(lambda x, y: (x != y).any(), after["layers"], upper)
   assert all(jax.tree.leaves(moved))
   with pytest.raises(UserError, match="frozen_layers must be at most 3"):
-    pretrained.fill_sizes(change(whole, model__text__frozen_layers=4))
+    pretrained.fill_sizes(replace(whole, {"model.text.frozen_layers": 4}))
   with pytest.raises(UserError, match="no parameter's name matches"):
     stepping.check_frozen(params, ("^text/layer_[01]/",))
 
@@ -235,7 +223,7 @@ def test_what_decays(tiny):
   assert (decayed, still) == (DECAY, DO_NOT_DECAY)
 
 
-def test_remat_keeps_less(tiny, change, random_batch):
+def test_remat_keeps_less(tiny, random_batch):
   batch = random_batch(tiny, 16, 32)
 
   def kept(config):
@@ -251,5 +239,5 @@ def test_remat_keeps_less(tiny, change, random_batch):
 
     return size(jax.eval_shape(backward, shapes(config)))
 
-  less = change(tiny, model__text__remat=True, model__vit__remat=True)
+  less = replace(tiny, {"model.text.remat": True, "model.vit.remat": True})
   assert kept(less) < 0.6 * kept(tiny)

@@ -116,19 +116,6 @@ def test_word_pieces_of_bert(bert, case, corpus):
   assert collections.Counter(dropped) == expected
 
 
-@cases
-def test_word_pieces_through_tokenizer_json(bert, case, tmp_path):
-  ours, theirs = bert(case)
-  theirs.save_pretrained(tmp_path)
-  corpus = sentences("twitter2017")[:500]
-  windows, other = (
-    wordpiece.windows(tokenizer, corpus, 512)
-    for tokenizer in (ours, wordpiece.published(epath.Path(tmp_path)))
-  )
-  for a, b in zip(windows, other, strict=True):
-    np.testing.assert_array_equal(a.pieces, b.pieces)
-
-
 # What the corpora hardly have: invisible characters within a word, other
 # scripts and letters, and words at the limit of 100 characters.
 HARD = (

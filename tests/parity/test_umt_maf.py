@@ -14,11 +14,12 @@ import torchcrf
 from flax import traverse_util
 from torch.nn import functional as F
 
+from mner_jax.config import replace
 from mner_jax.models.bert import Bert
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.models.resnet import ResNet
+from tests.conftest import NO_DROPOUT, random_params
 from tests.parity import reference
-from tests.parity.test_whole_model import NO_DROPOUT
 
 ROWS = 8  # so that MAF swaps one pair
 
@@ -123,29 +124,22 @@ class Reference:
 
 
 @pytest.fixture(scope="module", params=["umt", "maf"])
-def case(request, tiny, change, random_batch):
+def case(request, tiny, random_batch):
   """(config, our parameters, batch)."""
-  fields = {"model__vit__enabled": False, "model__resnet__stages": (1,)}
-  fields |= {"model__fusion": request.param, "model__text__num_layers": 1}
+  fields = {"model.vit.enabled": False, "model.resnet.stages": (1,)}
+  fields |= {"model.fusion": request.param, "model.text.num_layers": 1}
   if request.param == "umt":
-    fields["loss__contrastive"] = "none"
+    fields["loss.contrastive"] = "none"
   else:
-    fields |= {"loss__contrastive": "clip", "loss__alpha": 0.62}
-    fields |= {"loss__temperature": 0.179, "loss__text_share": 0.7}
-  config = change(tiny, **NO_DROPOUT, **fields)
+    fields |= {"loss.contrastive": "clip", "loss.alpha": 0.62}
+    fields |= {"loss.temperature": 0.179, "loss.text_share": 0.7}
+  config = replace(tiny, NO_DROPOUT | fields)
   batch = random_batch(config, ROWS)
   batch["has_image"][:] = True
   batch["has_image"][5] = False
   batch["weight"][7] = 0  # a row that only pads
   shapes = jax.eval_shape(MultimodalNER(config).init, jax.random.key(0), batch)
-  rng = np.random.default_rng(0)
-
-  def draw(path, x):
-    mean = 1 if path[-1].key == "scale" else 0
-    return rng.normal(mean, 0.3, x.shape).astype(x.dtype)
-
-  params = jax.tree_util.tree_map_with_path(draw, shapes["params"])
-  return config, params, batch
+  return config, random_params(shapes["params"], 0.3), batch
 
 
 @pytest.fixture(scope="module")

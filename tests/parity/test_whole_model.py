@@ -8,15 +8,12 @@ import pytest
 import torch
 from flax import traverse_util
 
+from mner_jax.config import replace
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.training import step as stepping
+from tests.conftest import NO_DROPOUT
 from tests.parity import reference
 
-NO_DROPOUT = {
-  "model__dropout": 0.0,
-  "model__text__dropout": 0.0,
-  "model__text__attention_dropout": 0.0,
-}
 # Gradients that are zero by mathematics. A key's bias moves all of a query's
 # scores alike; with one key (the scene) the softmax is 1 whatever they are.
 ZERO = (
@@ -29,14 +26,10 @@ ZERO_RELEASED = (ZERO[0], ZERO[2])
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["ours", "released"])
-def pair(request, tiny, change, random_batch, tmp_path_factory):
+def pair(request, tiny, random_batch, tmp_path_factory):
   """(config, our parameters, reference, batch), dropout 0."""
-  config = change(
-    tiny,
-    model__released=request.param,
-    model__resnet__stages=(1, 2),
-    **NO_DROPOUT,
-  )
+  fields = {"model.released": request.param, "model.resnet.stages": (1, 2)}
+  config = replace(tiny, fields | NO_DROPOUT)
   torch.manual_seed(0)
   model = reference.Reference(config, *reference.encoders(config))
   generator = torch.Generator().manual_seed(1)

@@ -35,7 +35,6 @@ def arguments(folder, workdir="tables"):
   """Two rows of `text`, on the eight sentences of a tiny corpus."""
   sizes = TINY | {"train.batch_size": 8, "train.epochs": 1}
   sizes |= {"model.text.weights": "", "model.text.encoder": "bilstm"}
-  sizes["data.buckets"] = (24,)
   return [
     "text",
     "--seeds=1",

@@ -2,33 +2,24 @@
 
 import functools
 import json
+import socket
+import subprocess
+import sys
 
 import pytest
 
-from tests.conftest import TEXT_ONLY
-from tests.training.test_loop import (
-  arrays,
-  command,
-  experiment,
-  write_config,
-  write_corpus,
-)
+from tests.training.test_loop import ROOT, arrays, command, environment
 
-# One program to compile, and a save at every fourth step.
-SMALL = TEXT_ONLY | {
-  "data.buckets": (24,),
-  "train.batch_size": 8,
-  "train.epochs": 8,
-  "train.checkpoint_every": 4,
-}
-TOTAL = 24  # steps, three an epoch
+TOTAL = 24  # steps of the shared run "text", three an epoch
+AND_TRAIN = """
+import runpy
+runpy.run_path("train.py", run_name="__main__")
+"""
 
 
 @pytest.fixture(scope="module")
-def small_config(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("small")
-  write_corpus(folder / "data")
-  return write_config(folder / "small.py", experiment(folder, SMALL))
+def small_config(shared_run):
+  return shared_run("text") / "tiny.py"
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +35,50 @@ def train(small_config):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(train, tmp_path_factory):
+def undisturbed(shared_run, train, tmp_path_factory):
   """Returns a function (epochs) -> the workdir of a whole run."""
 
   @functools.cache
   def run(epochs=8):
+    if epochs == 8:
+      return shared_run("text") / "run"
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
     code, _, err = train(workdir, f"--config.train.epochs={epochs}")
     assert code == 0, err
     return workdir
 
   return run
+
+
+def start(config, workdir, *arguments, before="", **variables):
+  """A process of train.py; `before`: Python that it executes first."""
+  words = [sys.executable, "-c", before + AND_TRAIN]
+  words += [f"--config={config}", f"--workdir={workdir}", *arguments]
+  pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+  variables = environment() | variables
+  return subprocess.Popen(words, env=variables, cwd=ROOT, **pipes)
+
+
+def pod(config, workdir, *arguments, devices, before):
+  """The ends of a run's processes: [(exit code, out, err)].
+
+  `devices`: how many each has; `before`: for each, as of `start`.
+  """
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    address = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
+  common = [address, f"--num_processes={len(before)}", *arguments]
+  variables = {"JAX_NUM_CPU_DEVICES": str(devices)}
+  processes = []
+  for i, code in enumerate(before):
+    own = *common, f"--process_id={i}"
+    processes.append(start(config, workdir, *own, before=code, **variables))
+  try:
+    said = [process.communicate(timeout=600) for process in processes]
+  finally:  # one that failed leaves the others waiting
+    for process in processes:
+      process.kill()
+  return [(p.returncode, *x) for p, x in zip(processes, said, strict=True)]
 
 
 def steps(workdir):

@@ -1,12 +1,10 @@
 """Runs that are killed, and runs that several processes take over."""
 
+import functools
 import inspect
 import os
 import random
 import shutil
-import socket
-import subprocess
-import sys
 import time
 
 import pytest
@@ -17,30 +15,14 @@ from tests.training.conftest import (
   assert_same,
   bucket,
   lines,
+  pod,
   signalled,
+  start,
   steps,
 )
-from tests.training.test_loop import ROOT, arrays, environment
+from tests.training.test_loop import arrays
 
-AND_TRAIN = """
-import runpy
-runpy.run_path("train.py", run_name="__main__")
-"""
 LONG = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def start(small_config):
-  """Returns a function (workdir, *arguments) -> a process of train.py."""
-
-  def start(workdir, *arguments, before="", **more):
-    """`before`: Python that is executed before train.py."""
-    words = [sys.executable, "-c", before + AND_TRAIN]
-    words += [f"--config={small_config}", f"--workdir={workdir}", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(words, env=environment() | more, cwd=ROOT, **pipes)
-
-  return start
 
 
 def here(function, *arguments):
@@ -58,7 +40,15 @@ def here(function, *arguments):
   ],
 )
 def test_killed_at_random_moments(
-  start, train, undisturbed, tmp_path, capsys, monkeypatch, kills, epochs, store
+  small_config,
+  train,
+  undisturbed,
+  tmp_path,
+  capsys,
+  monkeypatch,
+  kills,
+  epochs,
+  store,
 ):
   """SIGKILL while starting, or up to half a second after some save began."""
   rng = random.Random(os.environ.get("MNER_SEED", 6))
@@ -72,7 +62,7 @@ def test_killed_at_random_moments(
   )
   reached = [0]
   for kill in range(kills):
-    process = start(*arguments, before=before)
+    process = start(small_config, *arguments, before=before)
     if kill % 5 == 4:
       time.sleep(rng.uniform(0, 10))
     else:
@@ -92,19 +82,24 @@ def test_killed_at_random_moments(
   assert not (workdir / "checkpoints_damaged").exists()
 
 
-def pair(start, workdir, *arguments, before=("", "")):
-  """Two processes of one run, two devices each: [(exit code, out, err)]."""
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    address = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
-  common = [address, "--num_processes=2", *arguments]
-  devices = {"JAX_NUM_CPU_DEVICES": "2"}
-  processes = [
-    start(workdir, *common, f"--process_id={i}", before=code, **devices)
-    for i, code in enumerate(before)
-  ]
-  said = [process.communicate(timeout=300) for process in processes]
-  return [(p.returncode, *x) for p, x in zip(processes, said, strict=True)]
+@pytest.mark.slow
+def test_stopped_and_started_again_equals_one_go(shared_run, tmp_path):
+  """With pictures; the second start reads what the first compiled."""
+  folder, stopped = shared_run("images"), tmp_path / "run"
+
+  def run(*arguments):
+    kept = f"--compilation_cache={tmp_path / 'kept'}"
+    process = start(folder / "tiny.py", stopped, kept, *arguments)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return err
+
+  assert "s to compile\n" in run("--stop_at=11")
+  assert steps(stopped)[-1] == 11
+  err = run()
+  assert "going on after step 11" in err
+  assert "s to read what was compiled before\n" in err
+  assert_same(stopped, folder / "run")
 
 
 def losses(workdir):
@@ -112,7 +107,9 @@ def losses(workdir):
 
 
 @pytest.mark.slow
-def test_two_processes_take_over_and_stop_together(start, train, tmp_path):
+def test_two_processes_take_over_and_stop_together(
+  small_config, train, tmp_path
+):
   """8 devices, one, then 2 x 2; SIGTERM to one of the two processes: both save.
 
   One of the files is damaged, and only the second process hashes it: both
@@ -120,9 +117,9 @@ def test_two_processes_take_over_and_stop_together(start, train, tmp_path):
   """
   names = "run", "alone", "stopped"
   workdir, alone, stopped = (tmp_path / name for name in names)
-  process = start(workdir, "--stop_at=8", JAX_NUM_CPU_DEVICES="8")
-  _, err = process.communicate(timeout=300)
-  assert process.returncode == 0, err
+  pair = functools.partial(pod, small_config, devices=2, before=("", ""))
+  ((code, _, err),) = pair(workdir, "--stop_at=8", devices=8, before=("",))
+  assert code == 0, err
   step = workdir / "checkpoints" / "8"
   name = sorted(manifest.load(step)[0]["files"])[1]
   (step / name).write_bytes((step / name).read_bytes() + b"x")
@@ -131,7 +128,7 @@ def test_two_processes_take_over_and_stop_together(start, train, tmp_path):
   arguments = ("--stop_at=12", "--config.train.log_every=3")
   code, _, err = train(alone, *arguments)
   assert code == 0, err
-  ends = pair(start, workdir, *arguments)
+  ends = pair(workdir, *arguments)
   assert [code for code, _, _ in ends] == [0, 0], ends
   assert f"8: damaged: {name} has changed" in ends[0][2]
   got, want = losses(workdir), losses(alone)
@@ -141,12 +138,12 @@ def test_two_processes_take_over_and_stop_together(start, train, tmp_path):
     assert got[step] == pytest.approx(want[step], rel=1e-5), step
 
   sent = here(signalled, "sharding.put_batch", 5, 15)
-  ends = pair(start, stopped, *arguments, before=("", sent))
+  ends = pair(stopped, *arguments, before=("", sent))
   assert [code for code, _, _ in ends] == [EXIT_STOPPED] * 2, ends
   # It came in step 9; they agree at every third.
   assert all("stopped at step 9;" in out for _, out, _ in ends), ends
   assert steps(stopped)[-1] == 9
-  for code, _, err in pair(start, stopped, *arguments):
+  for code, _, err in pair(stopped, *arguments):
     assert code == 0, err
   name = "metrics.jsonl"
   assert (stopped / name).read_bytes() == (workdir / name).read_bytes()

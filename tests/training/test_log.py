@@ -4,8 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from mner_jax.config import replace
 from mner_jax.training import log as logs
 from mner_jax.training import step as stepping
+from tests.conftest import TEXT_ONLY, random_state
 
 GOOD = {
   "loss": 2.0,
@@ -17,11 +19,10 @@ GOOD = {
 NAN, INF = float("nan"), float("inf")
 
 
-def test_a_bad_batch_changes_nothing_but_the_step(tiny, change, random_batch):
-  config = change(tiny, model__vit__enabled=False, model__resnet__enabled=False)
+def test_a_bad_batch_changes_nothing_but_the_step(tiny, random_batch):
+  config = replace(tiny, TEXT_ONLY)
   tx = stepping.make_optimizer(config.optim, 100)
-  key = jax.random.key_data(jax.random.key(0))
-  state = jax.jit(stepping.make_init(config, tx))(key)
+  state = random_state(config, tx)
   step = jax.jit(stepping.make_train_step(config, tx))
   batch = random_batch(config)
   state, metrics = step(state, batch)

@@ -7,9 +7,6 @@ import collections
 import functools
 import json
 import re
-import socket
-import subprocess
-import sys
 from unittest import mock
 
 import jax
@@ -19,11 +16,10 @@ import pytest
 from mner_jax import sharding
 from mner_jax.config import Config, MeshConfig, replace
 from mner_jax.training import run
-from tests.conftest import TEXT_ONLY
+from tests.conftest import LONG, RUNS
 from tests.test_sharding import NO_GRADIENT
+from tests.training.conftest import pod
 from tests.training.test_loop import (
-  ROOT,
-  environment,
   experiment,
   named_arrays,
   write_config,
@@ -32,14 +28,8 @@ from tests.training.test_loop import (
 
 # Every mesh below divides the rows of both parts.
 WHOLE = {"train.batch_size": 8, "train.epochs": 3, "train.accumulate": 2}
-FAST = TEXT_ONLY | {
-  "data.buckets": (24,),
-  "train.batch_size": 8,
-  "train.epochs": 2,
-  "train.eval_every": 3,
-}
+FAST = RUNS["text"] | {"train.epochs": 2, "train.eval_every": 3}
 MODELS = {"whole": WHOLE, "fast": FAST}
-LONG = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +39,6 @@ def one_device(tmp_path_factory):
   The folder has the data and the run of this process on its first device;
   the events are functions that were traced and steps that were fetched.
   """
-  mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
 
   @functools.cache
   def train(model):
@@ -73,7 +62,6 @@ def one_device(tmp_path_factory):
     jax.monitoring.register_event_duration_secs_listener(listen)
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(jax, "device_get", device_get)
-      patch.setattr(sharding, "make_mesh", lambda config: mesh)
       run.run(config, folder / "run")
     jax.monitoring.unregister_event_duration_listener(listen)
     return folder, seen
@@ -130,9 +118,8 @@ def test_a_process_loads_what_its_devices_hold(order, shape, rows):
     assert sharding.own_rows(8, mesh).tolist() == list(own)
 
 
-# train.py, but for the order of the devices.
-CHILD = """
-import runpy
+# Executed before train.py: another order of the devices.
+ORDERED = """
 import jax
 from mner_jax import sharding
 
@@ -145,49 +132,33 @@ def make_mesh(config):
   return mesh
 
 sharding.make_mesh = make_mesh
-runpy.run_path("train.py", run_name="__main__")
 """
 
 
 @pytest.mark.parametrize(
-  "model, pod",
+  "model, places",
   [("fast", PODS[0]), *(LONG("whole", pod) for pod in PODS[1:4])],
 )
 def test_several_processes_compute_what_one_device_does(
-  one_device, tmp_path, model, pod
+  one_device, tmp_path, model, places
 ):
   """The same losses, parameters and scores; each sentence is scored once."""
   folder, _ = one_device(model)
-  order, shape, rows = pod
-  hosts = len(rows)
+  order, shape, rows = places
   mesh = zip(sharding.AXES, shape, strict=True)
   fields = MODELS[model] | {f"mesh.{axis}": size for axis, size in mesh}
   config = write_config(tmp_path / "config.py", experiment(folder, fields))
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-  command = [sys.executable, "-c", CHILD % list(order), f"--config={config}"]
-  command += [f"--workdir={tmp_path}/run", f"--num_processes={hosts}"]
-  command += [f"--coordinator=127.0.0.1:{port}"]
-  start = functools.partial(
-    subprocess.Popen,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    cwd=ROOT,
-    env=environment() | {"JAX_NUM_CPU_DEVICES": str(len(order) // hosts)},
+  ends = pod(
+    config,
+    tmp_path / "run",
+    devices=len(order) // len(rows),
+    before=[ORDERED % list(order)] * len(rows),
   )
-  processes = [start([*command, f"--process_id={i}"]) for i in range(hosts)]
-  try:
-    said = [process.communicate(timeout=600) for process in processes]
-  finally:  # one that failed leaves the others waiting
-    for process in processes:
-      process.kill()
-  for process, (out, err), own in zip(processes, said, rows, strict=True):
-    assert process.returncode == 0, err
+  for (code, out, err), own in zip(ends, rows, strict=True):
+    assert code == 0, err
     assert f"rows {list(own)}" in out.splitlines()
   # Process 0 speaks for all; Gloo, which joins CPUs, does as it likes.
-  assert not any(err or "F1" in out for out, err in said[1:]), said
+  assert not any(err or "F1" in out for _, out, err in ends[1:]), ends
   losses, scores, found = read(tmp_path / "run")
   want_losses, want_scores, want = read(folder / "run")
   assert list(losses) == list(want_losses)

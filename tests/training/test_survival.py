@@ -48,15 +48,24 @@ SOME = ("stepping", "evaluating", "scoring test")
 
 
 @pytest.mark.parametrize(
-  "moments", [SOME, pytest.param(tuple(MOMENTS), marks=pytest.mark.slow)]
+  "store, moments",
+  [
+    ("gs://bucket", SOME),
+    pytest.param("", tuple(MOMENTS), marks=pytest.mark.slow),
+  ],
 )
-def test_stopped_at_each_kind_of_moment(train, undisturbed, tmp_path, moments):
+def test_stopped_at_each_kind_of_moment(
+  train, undisturbed, tmp_path, monkeypatch, store, moments
+):
   """SIGTERM or Ctrl-C: saved, exit code 75, and the same end later."""
-  workdir = tmp_path / "run"
+  workdir = tmp_path / "bucket" / "run"
+  place = f"{store}/run" if store else workdir
+  if store:
+    bucket(monkeypatch, str(tmp_path))
   for moment in moments:
     with pytest.MonkeyPatch.context() as patch:
       signalled(patch, *MOMENTS[moment])
-      code, out, err = train(workdir)
+      code, out, err = train(place)
     assert code == EXIT_STOPPED, (moment, out, err)
     last = steps(workdir)[-1]
     assert not (workdir / "checkpoints" / "saving.json").exists()
@@ -68,7 +77,7 @@ def test_stopped_at_each_kind_of_moment(train, undisturbed, tmp_path, moments):
     if moment == "evaluating":
       # Saved without a score; it is evaluated again.
       assert last == 8 and checkpoint.score(workdir, last) is None
-  code, _, err = train(workdir)
+  code, _, err = train(place)
   assert code == 0, err
   assert_same(workdir, undisturbed())
 
@@ -137,13 +146,3 @@ def test_batches_that_are_not_finite(train, tmp_path, monkeypatch):
   assert bad == [{"step": s, "skipped": "crf"} for s in (6, 21)]
   logged = [line["step"] for line in found if "valid_f1" not in line]
   assert logged == list(range(1, TOTAL + 1))
-
-
-def test_a_run_in_a_bucket(train, undisturbed, tmp_path, monkeypatch):
-  """Stopped and started again, it leaves what a local one does."""
-  bucket(monkeypatch, str(tmp_path))
-  code, _, err = train("gs://bucket/run", "--stop_at=10")
-  assert code == 0, err
-  code, _, err = train("gs://bucket/run")
-  assert code == 0 and "going on after step 10" in err
-  assert_same(tmp_path / "bucket/run", undisturbed())
