@@ -23,7 +23,16 @@ from tests.training.conftest import (
 )
 
 # How the lines begin that describe the data and the progress of a run.
-START = ("first", "{'tra", "train: ", "valid: ", "test: ", "step ", "build")
+START = (
+  "compiling ",
+  "  ",
+  "{'tra",
+  "train: ",
+  "valid: ",
+  "test: ",
+  "step ",
+  "build",
+)
 
 
 def error_line(err):
