@@ -150,7 +150,8 @@ def _sizes(name, path):
 
 def _first_position(c):
   """The first used position: RoBERTa's is the one after its padding index."""
-  return c["pad_token_id"] + 1 if "roberta" in c["model_type"] else 0
+  _, prefix = FAMILIES[c["model_type"]]
+  return c["pad_token_id"] + 1 if prefix == "roberta." else 0
 
 
 def _read_config(path):
