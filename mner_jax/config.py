@@ -273,8 +273,7 @@ def _convert(kind, value, path):
   elif get_origin(kind) is Literal:
     good, words = value in arguments, f"one of {', '.join(arguments)}"
   elif get_origin(kind) is tuple:
-    good = isinstance(value, list | tuple)
-    words = f"a tuple, such as ({value!r},)"
+    good, words = isinstance(value, list | tuple), f"a tuple: ({value!r},)"
     if good:
       value = tuple(_convert(arguments[0], x, path) for x in value)
   else:
