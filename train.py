@@ -83,7 +83,6 @@ def _join_processes(args):
 
 
 def main(args):
-  compiling.one_heap()
   compiling.keep(args.compilation_cache)
   _join_processes(args)
   config = cli.override(cli.load(args.config), args.overrides)

@@ -52,7 +52,7 @@ def _forget_programs():
   yield
   jax.clear_caches()
   gc.collect()
-  # Runs keep what they free: see training/compiling.py.
+  # What is free goes back to the system.
   getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
 
 

@@ -29,7 +29,6 @@ from mner_jax.config import UserError, replace
 from mner_jax.configs import mmnerd
 from mner_jax.data import files
 from mner_jax.pretrained import fill_sizes
-from mner_jax.training import compiling
 
 
 def counts(text):
@@ -108,7 +107,6 @@ def main(args):
   if args.compile_for:  # needs the TPU's compiler, not a TPU
     jax.config.update("jax_platforms", "cpu")
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-  compiling.one_heap()
   machine = {
     "device": jax.devices()[0].device_kind,
     "devices": jax.device_count(),

@@ -12,7 +12,6 @@ from mner_jax import sharding
 from mner_jax.benchmark import timing
 from mner_jax.config import replace
 from mner_jax.data import batches
-from mner_jax.training import compiling
 from mner_jax.training import step as stepping
 
 # Layers unrolled: XLA counts the work of a loop's body once.
@@ -36,7 +35,6 @@ def trace_step(config, mesh, batch_size, length):
   tx = stepping.make_optimizer(config.optim, 1000)
   init = stepping.make_init(config, tx)
   state = jax.eval_shape(init, jax.ShapeDtypeStruct((2,), "uint32"))
-  compiling.reuse_memory(state)
   state_sharding = sharding.shardings(state, mesh)
   batch = {
     name: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)

@@ -1,10 +1,8 @@
-"""Compiled programs: kept on disk, their memory, what they cost to make."""
+"""Compiled programs: kept on disk, and what they cost to make."""
 
 import collections
 import contextlib
-import ctypes
 import pathlib
-import sys
 import time
 
 import jax
@@ -33,32 +31,6 @@ def keep(folder=None):
   jax.config.update("jax_compilation_cache_dir", folder)
   # JAX would leave out what compiled in under a second.
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
-def one_heap():
-  """Lets all threads allocate in one heap, from the start of the process."""
-  _mallopt(-8, 1)  # M_ARENA_MAX
-
-
-def reuse_memory(state):
-  """Keeps the memory that a step of XLA:CPU frees, for the next step.
-
-  It allocates a step's temporaries anew every time, and the system would clear
-  their pages again: a quarter of the default run's time. What programs of
-  several lengths need then adds up, so only where it is little.
-
-  Args:
-    state: of the run; abstract arrays will do.
-  """
-  if sum(x.size for x in jax.tree.leaves(state)) < 5e7:
-    _mallopt(-4, 0)  # M_MMAP_MAX
-    _mallopt(-1, -1)  # M_TRIM_THRESHOLD
-
-
-def _mallopt(option, value):
-  """Sets an option of glibc's allocator, where it is glibc's."""
-  if sys.platform == "linux":
-    getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(option, value)
 
 
 @contextlib.contextmanager

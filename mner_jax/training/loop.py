@@ -119,7 +119,6 @@ def train(config, workdir, stop_at=None, profile=(0, 0)):
     init = stepping.make_init(config, tx)
     rng = jax.random.key_data(jax.random.key(config.seed))
     abstract = jax.eval_shape(init, rng)
-    compiling.reuse_memory(abstract)
     frozen = stepping.check_frozen(abstract.params, config.optim.frozen)
     state_sharding = sharding.shardings(abstract, mesh)
     abstract = jax.tree.map(

@@ -75,7 +75,6 @@ def arguments(parser):
 
 def main(args):
   """Runs the experiment."""
-  compiling.one_heap()
   compiling.keep()
   tree = json.loads(epath.Path(args.config).read_text())
   run(from_dict(tree), args.workdir, retrieve=True)
