@@ -20,6 +20,7 @@ Command:
   python train.py --config=mner_jax/configs/mmnerd_text.py \\
     --config.data.path=DIR --config.data.languages="('en',)" \\
     --config.model.text.weights=MINILM --config.train.epochs=3 \\
+    --config.data.buckets="(32,64,128)" \\
     --config.seed=19 --config.model.released=False
 with JAX_DEFAULT_MATMUL_PRECISION=highest and
 XLA_FLAGS="--xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=1"
@@ -37,6 +38,8 @@ TEXT_ONLY = {
 SETTINGS = {
   **TEXT_ONLY,
   "data.images": "",
+  # Tweets and captions are short: half the padding of (32, 64, 128).
+  "data.buckets": (16, 24, 32, 48, 128),
   "train.score_test": True,
 }
 
