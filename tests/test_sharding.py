@@ -276,14 +276,14 @@ def test_data_parallelism_costs_the_gradients_and_one_gather(tiny, form):
 def test_the_description_of_a_compiled_step(tiny):
   chip = aot.CHIPS["v5e"]
   compiled = program(tiny, (8, 1, 1), 16)
-  row = aot.describe(compiled, chip, 16)
+  row = aot.memory(compiled, chip) | aot.work(compiled, chip, 16)
   assert 0 < row["arguments_gb"] < row["total_gb"] and row["fits"]
   assert "all-reduce" in row["collectives"]
   seconds = row["estimated_ms"] / 1e3
   assert seconds > row["sent_gb"] * 1e9 / chip.link_rate > 0
   assert row["estimated_examples_per_second"] == pytest.approx(16 / seconds)
   full = chip._replace(hbm=row["total_gb"] * 1e9)
-  assert not aot.describe(compiled, full, 16)["fits"]
+  assert not aot.memory(compiled, full)["fits"]
 
 
 def test_accumulation_is_one_batch_to_the_crf(tiny, random_batch):

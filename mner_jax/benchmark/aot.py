@@ -7,14 +7,15 @@ compiler reports. Times are an ESTIMATE by a roofline:
 
 `accessed` is the compiler's "bytes accessed", an upper bound. `sent` is what a
 device in a ring of n sends: 2 (n - 1) / n of what is all-reduced, (n - 1) / n
-of what is gathered or scattered. Nothing overlaps and nothing waits. A step fits
-if its arguments, temporaries and results take less than the HBM.
+of what is gathered or scattered. Nothing overlaps and nothing waits. They are
+those of the program with its layers unrolled, since XLA counts the work of a
+loop's body once; memory is that of the config's own program. A step fits if its
+arguments, temporaries and results take less than the HBM.
 """
 
 import collections
 import math
 import re
-import time
 from typing import NamedTuple
 
 from jax.experimental import topologies
@@ -88,13 +89,23 @@ def _group_size(line):
   return len(re.match(r"(?:\{\{)?([\d,]*)", groups)[1].split(","))
 
 
-def describe(compiled, chip, batch_size):
-  """What one device does in a compiled step, as the fields of a row."""
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-  arguments = memory.argument_size_in_bytes
+def memory(compiled, chip):
+  """What a compiled step needs of one device's memory: fields of a row."""
+  sizes = compiled.memory_analysis()
+  arguments = sizes.argument_size_in_bytes
   # Donated arguments and results share their memory.
-  results = memory.output_size_in_bytes - memory.alias_size_in_bytes
-  total = arguments + memory.temp_size_in_bytes + results
+  results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+  total = arguments + sizes.temp_size_in_bytes + results
+  return {
+    "arguments_gb": arguments / 1e9,
+    "total_gb": total / 1e9,
+    "fits": total < chip.hbm,
+  }
+
+
+def work(compiled, chip, batch_size):
+  """What one device does in a compiled step without loops: fields of a row."""
+  cost = compiled.cost_analysis()
   flops, accessed = cost["flops"], cost["bytes accessed"]
   kinds = collections.defaultdict(list)
   for kind, num_bytes, _ in collectives(compiled.as_text()):
@@ -106,9 +117,6 @@ def describe(compiled, chip, batch_size):
   compute = max(flops / chip.flops, accessed / chip.hbm_rate)
   seconds = compute + sent / chip.link_rate
   return {
-    "arguments_gb": arguments / 1e9,
-    "total_gb": total / 1e9,
-    "fits": total < chip.hbm,
     "tflop": flops / 1e12,
     "accessed_gb": accessed / 1e9,
     "sent_gb": sent / 1e9,
@@ -143,16 +151,20 @@ def run(config, topology, sizes):
     raise UserError(f"--compile_for={topology}: {reason}; {needs}") from None
   print(__doc__, chip, sep="\n")
   mesh = sharding.make_mesh(config.mesh, description.devices)
-  config = replace(config, train.UNROLLED)
+  unrolled = replace(config, train.UNROLLED)
   rows = []
   for size, length in sizes:
-    start = time.perf_counter()
     row = {"topology": topology, "chips": mesh.size, "batch": size}
     row["length"] = length
     batch_size = size * mesh.shape["data"] * mesh.shape["fsdp"]
-    traced, _ = train.trace_step(config, mesh, batch_size, length)
     with timing.within_memory(row, fits=False):
-      row |= describe(traced.lower().compile(), chip, batch_size)
-    row["compile_seconds"] = time.perf_counter() - start
+      compiled, _, cost = train.compile_step(config, mesh, batch_size, length)
+      row |= memory(compiled, chip) | cost
+      if config != unrolled:
+        compiled, _, cost = train.compile_step(
+          unrolled, mesh, batch_size, length
+        )
+        row["unrolled_compile_seconds"] = cost["compile_seconds"]
+      row |= work(compiled, chip, batch_size)
     rows.append(row)
   return rows
