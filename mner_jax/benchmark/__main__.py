@@ -82,7 +82,7 @@ def _rows(args):
     return crf.run(repeats=repeats, pytorch=pytorch)
   if args.suite == "input":
     rows = input.run(repeats=repeats, pytorch=pytorch)
-    return rows + train.run(config, sizes[:1], repeats=repeats)
+    return [*rows, *train.run(config, sizes[:1], repeats=repeats)]
   return train.run(config, sizes, repeats=repeats, pytorch=pytorch)
 
 
@@ -114,13 +114,15 @@ def main(args):
     "jax": jax.__version__,
   }
   print(machine)
-  rows = _rows(args)
+  rows = []
+  for row in _rows(args):
+    rows.append(row)
+    if args.output:  # after each row: the next may take long, or fail
+      found = {"machine": machine, "rows": rows}
+      if args.suite == "compile":
+        found |= rows[0]
+      files.write(args.output, json.dumps(found, indent=2) + "\n")
   print(_table(rows))
-  if args.output:
-    found = {"machine": machine, "rows": rows}
-    if args.suite == "compile":
-      found |= rows[0]
-    files.write(args.output, json.dumps(found, indent=2) + "\n")
   if not all(row.get("fits", True) for row in rows):
     sys.exit(3)
 

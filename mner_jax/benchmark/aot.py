@@ -134,7 +134,7 @@ def run(config, topology, sizes):
     topology: of jax.experimental.topologies, such as "v5e:4x4".
     sizes: (sentences per device, word pieces) of each.
 
-  Returns:
+  Yields:
     A row per size: the work and memory of one device, and its collectives.
   """
   chip = CHIPS.get(topology.partition(":")[0])
@@ -152,7 +152,6 @@ def run(config, topology, sizes):
   print(__doc__, chip, sep="\n")
   mesh = sharding.make_mesh(config.mesh, description.devices)
   unrolled = replace(config, train.UNROLLED)
-  rows = []
   for size, length in sizes:
     row = {"topology": topology, "chips": mesh.size, "batch": size}
     row["length"] = length
@@ -166,5 +165,4 @@ def run(config, topology, sizes):
         )
         row["unrolled_compile_seconds"] = cost["compile_seconds"]
       row |= work(compiled, chip, batch_size)
-    rows.append(row)
-  return rows
+    yield row

@@ -68,15 +68,14 @@ def compile_step(config, mesh, batch_size, length):
 
 
 def compile_rows(config, sizes):
-  """Returns the rows of `--suite=compile`: those of `compile_step` per size."""
-  mesh, rows = sharding.make_mesh(config.mesh), []
+  """Yields the rows of `--suite=compile`: those of `compile_step` per size."""
+  mesh = sharding.make_mesh(config.mesh)
   for size, length in sizes:
     compiled, _, row = compile_step(config, mesh, size, length)
     memory = compiled.memory_analysis()
     row |= {"batch": size, "length": length}
     row["temporaries_gb"] = memory.temp_size_in_bytes / 1e9
-    rows.append(row)
-  return rows
+    yield row
 
 
 def random_batch(config, size, length):
@@ -130,7 +129,7 @@ def run(config, sizes, *, repeats, pytorch=None):
     pytorch: the module tests/parity/speed.py, to run its step in turns with
       ours.
 
-  Returns:
+  Yields:
     Rows {"variant", "batch", "length", "ms", "spread_ms",
     "examples_per_second", "tflops", "share_of_peak", "gigabytes",
     "start_seconds"}; `share_of_peak` is relative to `matmul_peak` in the row's
@@ -138,12 +137,10 @@ def run(config, sizes, *, repeats, pytorch=None):
     variant that needs too much memory has "failed" instead.
   """
   peaks = {dtype: matmul_peak(dtype) for dtype in ("float32", "bfloat16")}
-  rows = []
   for size in sizes:
     batch = random_batch(config, *size)
-    rows += _measure(config, batch, repeats, pytorch, peaks)
+    yield from _measure(config, batch, repeats, pytorch, peaks)
     gc.collect()  # the models of this size, before those of the next
-  return rows
 
 
 def _measure(config, batch, repeats, pytorch, peaks):
