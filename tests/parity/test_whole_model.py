@@ -1,5 +1,6 @@
 """The whole model against its PyTorch reference: values, gradients, steps."""
 
+import copy
 import re
 
 import jax
@@ -11,27 +12,22 @@ from flax import traverse_util
 from mner_jax.config import replace
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.training import step as stepping
-from tests.conftest import NO_DROPOUT
+from tests.conftest import NO_DROPOUT, random_state
 from tests.parity import reference
-
-# Gradients that are zero by mathematics. A key's bias moves all of a query's
-# scores alike; with one key (the scene) the softmax is 1 whatever they are.
-ZERO = (
-  r"(text|vit)/layers/attention/key/bias",
-  r"fusion/vit/attention/key/bias",
-  r"fusion/resnet/attention/(query|key)/(kernel|bias)",
-)
-# Where queries go through the key projection, its bias moves them.
-ZERO_RELEASED = (ZERO[0], ZERO[2])
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["ours", "released"])
 def pair(request, tiny, random_batch, tmp_path_factory):
-  """(config, our parameters, reference, batch), dropout 0."""
   fields = {"model.released": request.param, "model.resnet.stages": (1, 2)}
-  config = replace(tiny, fields | NO_DROPOUT)
+  folder = tmp_path_factory.mktemp("weights")
+  return make_pair(replace(tiny, fields), random_batch, folder)
+
+
+def make_pair(config, random_batch, folder, **options):
+  """(config, our parameters, reference, batch), dropout 0."""
+  config = replace(config, NO_DROPOUT)
   torch.manual_seed(0)
-  model = reference.Reference(config, *reference.encoders(config))
+  model = reference.Reference(config, **options).eval()
   generator = torch.Generator().manual_seed(1)
   with torch.no_grad():
     for p in model.parameters():
@@ -41,7 +37,7 @@ def pair(request, tiny, random_batch, tmp_path_factory):
   batch["has_image"][:] = True
   batch["has_image"][5] = False
   batch["weight"][7] = 0  # a row that only pads
-  init, folder = MultimodalNER(config).init, tmp_path_factory.mktemp("weights")
+  init = MultimodalNER(config).init
   abstract = jax.eval_shape(init, jax.random.key(0), batch)
   params = convert(config, model.state_dict(), abstract, folder)
   return config, params, model, batch
@@ -56,86 +52,102 @@ def convert(config, named, abstract, folder):
   return reference.to_params(named, abstract["params"], folder)
 
 
-def relative(got, want):
-  return np.abs(np.array(got) - want).max() / max(1, np.abs(want).max())
-
-
-def test_emissions_and_losses(pair):
-  config, params, model, batch = pair
-  model.eval()
-  with torch.no_grad():
-    emissions, want = model(reference.tensors(batch))
+def evaluation(pair):
+  """Our emissions and losses."""
+  config, params, _, batch = pair
   output = jax.jit(MultimodalNER(config).apply)({"params": params}, batch)
   total, parts = losses(config, output, batch)
-  words = np.arange(16)[None] < batch["num_words"][:, None]
-  difference = np.array(output.emissions) - emissions.numpy()
-  assert np.abs(difference[words]).max() <= 2e-5
-  assert want.keys() == {"loss", *parts}
-  for name, value in {"loss": total, **parts}.items():
-    assert relative(value, want[name].item()) <= 1e-5, name
+  return output.emissions, {"loss": total, **parts}
 
 
-def test_the_gradient_of_every_parameter(pair, tmp_path):
-  config, params, model, batch = pair
+def training(pair):
+  """Our (emissions, losses), what modules kept, and the gradients."""
+  config, params, _, batch = pair
   trainable, frozen = stepping.split_frozen(params, config.optim.frozen)
 
   def loss(trainable):
-    merged = {"params": stepping.merge(trainable, frozen)}
-    output = MultimodalNER(config).apply(merged, batch)
-    return losses(config, output, batch)[0]
+    output, kept = MultimodalNER(config).apply(
+      {"params": stepping.merge(trainable, frozen)},
+      batch,
+      deterministic=False,
+      rngs={"dropout": jax.random.key(3)},
+      mutable="intermediates",
+    )
+    total, parts = losses(config, output, batch)
+    return total, ((output.emissions, {"loss": total, **parts}), kept)
 
-  got = jax.jit(jax.grad(loss))(trainable)
-  got = traverse_util.flatten_dict(got, sep="/")
+  grads, more = jax.jit(jax.grad(loss, has_aux=True))(trainable)
+  return *more, grads
+
+
+def assert_same_values(pair, found):
+  """Returns the loss of the reference."""
+  _, _, model, batch = pair
+  emissions, want = model(reference.tensors(batch))
+  words = np.arange(16)[None] < batch["num_words"][:, None]
+  difference = np.array(found[0]) - emissions.detach().numpy()
+  assert np.abs(difference[words]).max() <= 2e-5
+  assert want.keys() == found[1].keys()
+  for name, x in want.items():
+    np.testing.assert_allclose(found[1][name], x.item(), 1e-5, err_msg=name)
+  return want["loss"]
+
+
+def assert_same_gradients(pair, loss, got, folder, unused, zero):
+  """Of `loss`; `unused` modules have none, those of patterns `zero` are 0."""
+  config, _, model, _ = pair
   model.zero_grad()
-  model(reference.tensors(batch))[1]["loss"].backward()
-  unused = {
-    n for n, p in model.named_parameters() if p.requires_grad and p.grad is None
-  }
-  named = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-  # The released fusion never uses its query projection; ours has none.
-  if config.model.released:
-    assert {n for n in unused if n.startswith("fusion")} == {
-      f"fusion.{branch}.attention.query.{leaf}"
-      for branch in ("vit", "resnet")
-      for leaf in ("weight", "bias")
-    }
-    assert not any("fusion" in name and "query" in name for name in got)
-  assert {n for n in unused if not n.startswith("fusion")} == {
-    "vit.vision_model.post_layernorm.weight",
-    "vit.vision_model.post_layernorm.bias",
-  }
-  want = convert(config, named, {"params": trainable}, tmp_path)
-  want = traverse_util.flatten_dict(want, sep="/")
+  loss.backward()
+  named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+  without = [n.rpartition(".")[0] for n, p in named.items() if p.grad is None]
+  assert {*without} == {*unused}
+  named = {n: 0 * p if p.grad is None else p.grad for n, p in named.items()}
+  want = convert(config, named, {"params": got}, folder)
+  got, want = (traverse_util.flatten_dict(x, sep="/") for x in (got, want))
   assert got.keys() == want.keys()
-  total = np.sqrt(sum(np.sum(np.square(g)) for g in want.values()))
-  zero = ZERO_RELEASED if config.model.released else ZERO
+  norms = {name: np.linalg.norm(g) for name, g in want.items()}
+  total = np.sqrt(sum(x**2 for x in norms.values()))
   seen = set()
   for name, g in want.items():
-    g = np.array(g)
-    if pattern := next((p for p in zero if re.fullmatch(p, name)), None):
-      seen.add(pattern)
-      assert np.linalg.norm(got[name]) <= 1e-6 * total, name
-      assert np.linalg.norm(g) <= 1e-6 * total, name
-      continue
-    assert np.linalg.norm(g) > 1e-5 * total, name
-    error = np.linalg.norm(got[name] - g)
-    assert error <= 1e-4 * max(np.linalg.norm(g), 1e-3 * total), name
-  assert seen == set(zero)
+    error = np.linalg.norm(got[name] - np.array(g))
+    assert error <= 1e-4 * max(norms[name], 1e-3 * total), name
+    found = {pattern for pattern in zero if re.fullmatch(pattern, name)}
+    assert found or norms[name] > 1e-5 * total, name
+    assert not found or norms[name] <= 1e-6 * total, name
+    seen |= found
+  assert seen == {*zero}
+
+
+def test_emissions_and_losses(pair):
+  assert_same_values(pair, evaluation(pair))
+
+
+def test_the_gradient_of_every_parameter(pair, tmp_path):
+  # A key's bias moves all of a query's scores alike; with one key (the scene)
+  # the softmax is 1 whatever they are.
+  zero = [
+    r"(text|vit)/layers/attention/key/bias",
+    r"fusion/resnet/attention/(query|key)/(kernel|bias)",
+  ]
+  unused = ["vit.vision_model.post_layernorm"]
+  if pair[0].model.released:  # queries go through the key projection
+    unused += [f"fusion.{x}.attention.query" for x in ("vit", "resnet")]
+  else:
+    zero.append(r"fusion/vit/attention/key/bias")
+  found, _, grads = training(pair)
+  loss = assert_same_values(pair, found)
+  assert_same_gradients(pair, loss, grads, tmp_path, unused, zero)
 
 
 def test_five_adam_steps(pair):
   config, params, model, batch = pair
   tx = stepping.make_optimizer(config.optim, 5)
-  trainable, _ = stepping.split_frozen(params, config.optim.frozen)
-  key = jax.random.key_data(jax.random.key(0))
-  start = jax.numpy.zeros((), int), params, tx.init(trainable), key
-  state = stepping.TrainState(*start)
+  state = random_state(config, tx)._replace(params=params)
   step = jax.jit(stepping.make_train_step(config, tx))
-  before = {n: x.clone() for n, x in model.state_dict().items()}
+  model = copy.deepcopy(model).train()
   used = [p for p in model.parameters() if p.requires_grad]
   adam = torch.optim.Adam(used, lr=config.optim.learning_rate)
   decay = torch.optim.lr_scheduler.LambdaLR(adam, lambda k: 1 - k / 5)
-  model.train()
   for _ in range(5):
     state, metrics = step(state, batch)
     adam.zero_grad()
@@ -144,5 +156,4 @@ def test_five_adam_steps(pair):
     adam.step()
     decay.step()
     for name, value in want.items():
-      assert relative(metrics[name], value.item()) <= 1e-4, name
-  model.load_state_dict(before)
+      np.testing.assert_allclose(metrics[name], value.item(), 1e-4)
