@@ -6,6 +6,7 @@ import torch
 
 from mner_jax.config import TextConfig
 from mner_jax.models.baselines.bilstm import BiLSTM
+from tests.conftest import random_params
 
 
 def test_equals_torch():
@@ -13,15 +14,10 @@ def test_equals_torch():
   lengths = np.array([7, 1, 4])
   ids = rng.integers(1, 30, (3, 9)).astype(np.int32)
   mask = np.arange(9) < lengths[:, None]
-  model = BiLSTM(
-    TextConfig(
-      encoder="bilstm", vocab_size=30, hidden_size=8, num_layers=2, dropout=0.0
-    )
-  )
+  sizes = {"vocab_size": 30, "hidden_size": 8, "num_layers": 2}
+  model = BiLSTM(TextConfig(encoder="bilstm", dropout=0.0, **sizes))
   abstract = jax.eval_shape(model.init, jax.random.key(0), ids, mask)["params"]
-  params = jax.tree.map(
-    lambda x: rng.normal(scale=0.5, size=x.shape).astype(x.dtype), abstract
-  )
+  params = random_params(abstract, 0.5)
   got, pooled = jax.jit(model.apply)({"params": params}, ids, mask)
 
   lstm = torch.nn.LSTM(8, 4, 2, batch_first=True, bidirectional=True)

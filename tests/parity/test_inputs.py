@@ -237,36 +237,23 @@ def pictures():
   return [path for _, path in chosen]
 
 
-def processor(kind, shortest, resample, statistics):
-  """An image processor of transformers; `shortest` 0 squeezes to a square."""
-  square = {"height": 224, "width": 224}
-  return kind(
-    size={"shortest_edge": shortest} if shortest else square,
-    resample=resample,
-    crop_size=square,
-    image_mean=statistics[0],
-    image_std=statistics[1],
-  )
+# The defaults are those of openai/clip-vit-base-patch32 and of
+# google/vit-base-patch16-224; the last is torchvision's ImageNet evaluation.
+PROCESSORS = {
+  "clip": transformers.CLIPImageProcessor(),
+  "google": transformers.ViTImageProcessor(),
+  "resnet": transformers.CLIPImageProcessor(
+    size={"shortest_edge": 256},
+    resample=Image.Resampling.BILINEAR,
+    image_mean=[0.485, 0.456, 0.406],
+    image_std=[0.229, 0.224, 0.225],
+  ),
+}
 
 
-CLIP_STATISTICS = (
-  [0.48145466, 0.4578275, 0.40821073],
-  [0.26862954, 0.26130258, 0.27577711],
-)
-TORCHVISION_STATISTICS = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-
-
-@pytest.mark.parametrize("encoder", ["clip", "google", "resnet"])
+@pytest.mark.parametrize("encoder", PROCESSORS)
 def test_pixels(encoder):
-  bicubic, bilinear = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
-  clip, vit = transformers.CLIPImageProcessor, transformers.ViTImageProcessor
-  theirs = {
-    # openai/clip-vit-base-patch32, google/vit-base-patch16-224, and
-    # torchvision's ImageNet evaluation in the words of transformers
-    "clip": processor(clip, 224, bicubic, CLIP_STATISTICS),
-    "google": processor(vit, 0, bilinear, ([0.5] * 3, [0.5] * 3)),
-    "resnet": processor(clip, 256, bilinear, TORCHVISION_STATISTICS),
-  }[encoder]
+  theirs = PROCESSORS[encoder]
   statistics = PIXEL_STATISTICS | {"resnet": IMAGENET_STATISTICS}
 
   @jax.jit

@@ -1,5 +1,7 @@
 """The CRF against pytorch-crf, the contrastive losses against PyTorch."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -49,15 +51,10 @@ def pytorch_crf(size, scores, lengths, dtype):
 
 
 @jax.jit
-def log_likelihood_and_gradients(scores, emissions, path, lengths, weight):
-  def weighted(scores, emissions):
-    values = crf.log_likelihood(scores, emissions, path, lengths)
-    return (values * weight).sum(), values
-
-  (_, values), grads = jax.value_and_grad(
-    weighted, argnums=(0, 1), has_aux=True
-  )(scores, emissions)
-  return values, *grads
+@functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+def weighted(scores, emissions, path, lengths, weight):
+  values = crf.log_likelihood(scores, emissions, path, lengths)
+  return (values * weight).sum(), values
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -65,9 +62,8 @@ def test_crf_log_likelihood_and_gradients(size):
   scores, emissions, path, lengths = crf_case(size)
   # Each sentence with a weight of its own, or errors could cancel.
   weight = np.linspace(0.5, 1.5, len(lengths), dtype=np.float32)
-  values, grads, emission_grads = log_likelihood_and_gradients(
-    scores, emissions, path, lengths, weight
-  )
+  found = weighted(scores, emissions, path, lengths, weight)
+  (_, values), (grads, emission_grads) = found
 
   # In fp64, so that the error is ours alone; its own in fp32 is larger.
   model, mask = pytorch_crf(size, scores, lengths, torch.float64)
@@ -113,14 +109,9 @@ def test_contrastive_loss_and_gradients(kind, size, excluded, temperature):
   image = (0.5 * text + rng.normal(size=size)).astype(np.float32)
   weight = (rng.random(size[0]) >= excluded).astype(np.float32)
   rows = np.flatnonzero(weight)
-  value, grads = jax.jit(
-    jax.value_and_grad(
-      lambda t, i: contrastive.LOSSES[kind](
-        t, i, weight, temperature=temperature
-      ),
-      argnums=(0, 1),
-    )
-  )(text, image)
+  loss = functools.partial(contrastive.LOSSES[kind], temperature=temperature)
+  both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+  value, grads = both(text, image, weight)
 
   their_loss = {"nt_xent": reference.nt_xent, "clip": clip}[kind]
   inputs = [
