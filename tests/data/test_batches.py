@@ -214,17 +214,12 @@ def test_any_rows_and_any_start_give_the_same_batches(examples, seed):
 
 def test_crops_are_random_in_epochs_and_rows(examples):
   first, second = (rows_of(examples, 0, epoch) for epoch in (0, 1))
-  shown, names = (
-    [i for i in first if first[i]["has_image"]],
-    images_of(examples),
-  )
+  names = images_of(examples)
+  shown = [i for i in first if first[i]["has_image"]]
   pairs = [(first[i], second[i]) for i in shown]
   assert all((one["pixels"] == two["pixels"]).all() for one, two in pairs)
-  pairs += [
-    (first[i], first[j])
-    for i, j in itertools.combinations(shown, 2)
-    if names[i] == names[j]
-  ]
+  alike = itertools.combinations(shown, 2)
+  pairs += [(first[i], first[j]) for i, j in alike if names[i] == names[j]]
   differ = [(a["scene_pixels"] != b["scene_pixels"]).any() for a, b in pairs]
   assert len(pairs) > len(shown) + 10 and np.mean(differ) > 0.9
 
@@ -235,17 +230,15 @@ def test_rows_hold_their_window_and_padding_weighs_nothing(examples):
   for (length, ids), batch in zip(planned, load(examples, 5), strict=True):
     assert batch["first_piece"].shape == batch["tags"].shape == (8, length)
     np.testing.assert_array_equal(batch["weight"], ids != batches.PADDING)
-    for row, i in enumerate(ids):
-      if i == batches.PADDING:
-        assert not batch["has_image"][row] and not batch["pixels"][row].any()
-        assert batch["num_words"][row] == batch["num_pieces"][row] == 1
-        continue
-      window = examples.windows[i]
-      count = batch["num_pieces"][row]
-      assert batch["input_ids"][row, :count].tolist() == window.pieces.tolist()
-      assert not batch["input_ids"][row, count:].any()
-      words = batch["first_piece"][row, : batch["num_words"][row]]
-      assert words.tolist() == window.first_piece.tolist()
+    padding = {name: x[ids == batches.PADDING] for name, x in batch.items()}
+    assert not padding["has_image"].any() and not padding["pixels"].any()
+    assert {*padding["num_words"], *padding["num_pieces"]} <= {1}
+  for i, row in rows_of(examples, 5).items():
+    window, count = examples.windows[i], row["num_pieces"]
+    assert row["input_ids"][:count].tolist() == window.pieces.tolist()
+    assert not row["input_ids"][count:].any()
+    words = row["first_piece"][: row["num_words"]]
+    assert words.tolist() == window.first_piece.tolist()
 
 
 def test_tags_are_those_of_the_sentence_but_repaired(examples):

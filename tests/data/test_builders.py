@@ -194,12 +194,7 @@ def test_a_damaged_cache_is_one_line(folder, harm):
   noise = random_image((300, 300))
   noise.save(folder / "images" / "gone.bmp")
   built = train(folder)
-  for name in (
-    "*-train.*",
-    "*-train_pic*",
-    "dataset_info.json",
-    "metadata.json",
-  ):
+  for name in ("*-train.*", "*-train_pic*", "dataset_info*", "metadata*"):
     (path,) = (folder.parent / "cache").rglob(name)
     harm(path)
     with pytest.raises(UserError, match=r"damaged \(.*delete that") as error:
@@ -289,9 +284,8 @@ def test_types_are_those_of_the_files_or_given(folder):
 
 
 def test_what_is_wrong_is_counted(folder):
-  assert dataset.notes(train(folder)) == (
-    "1 orphan I- tags, 1 images missing, 1 images broken"
-  )
+  notes = dataset.notes(train(folder))
+  assert notes == "1 orphan I- tags, 1 images missing, 1 images broken"
   write_splits(folder, test="a\tI-LOC\n")
   good = {"orphans": "error", "strict": True}  # of the training split alone
   assert dataset.notes(load(folder, ("test",), **good)["test"])[0] == "1"
@@ -336,9 +330,10 @@ def test_pictures_are_stored_smaller(folder):
   assert train(folder).image(1) == large
 
 
-@pytest.mark.parametrize(
-  "clear", ["16_05_30_202", "17_06_9.jpg", "05745160---x"]
-)
+CLEAR = "16_05_30_202", "17_06_9.jpg", "05745160---x"
+
+
+@pytest.mark.parametrize("clear", CLEAR)
 def test_only_ids_of_mmnerd_have_a_source(clear):
   """Of other data's, O_12 says nothing."""
   others = "O_rly O_1b O_ 17_06_ 16_05_ab 1---a img_O_1 16_05_".split()

@@ -47,8 +47,7 @@ TAG_COLUMNS = {"germeval": "3", "hipe": "NE-COARSE-LIT"}
 
 @pytest.mark.parametrize("form", SAME)
 def test_the_same_sentences_in_every_format(file, form):
-  found = read(file, SAME[form], TAG_COLUMNS.get(form, "-1"))
-  first, second = found
+  first, second = read(file, SAME[form], TAG_COLUMNS.get(form, "-1"))
   assert (first.words, second.words) == (("New", "York"), ("#",))
   assert (first.tags, second.tags) == (("B-LOC", "I-LOC"), ("O",))
   assert (first.image, second.image) == ("a", "")
@@ -57,9 +56,8 @@ def test_the_same_sentences_in_every_format(file, form):
     line = lines[int(sentence.where(word).rpartition(":")[2]) - 1]
     assert sentence.words[word] in line.split()
   # As --input of predict, and without the tags where that leaves words.
-  assert [s.words for s in formats.read_conll(file, scheme=None)] == [
-    s.words for s in found
-  ]
+  again = formats.read_conll(file, scheme=None)
+  assert [s.words for s in again] == [first.words, second.words]
 
 
 TWO = "1\ta\tB-PER\tO\n2\tb\tI-PER\tB-PER\n\n1\tc\tO\tB-LOC\n"

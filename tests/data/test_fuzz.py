@@ -28,11 +28,7 @@ WORDS = "IMGID: O B-X S-X a 0 7 -1 1e9 null tokens spans \\ud800 \ufeff \xa0"
 PIECES = [word.encode() for word in WORDS.split(" ")]
 PIECES += [bytes([character]) for character in b'\n\t {}[]",:\xff\0']
 PIECES += [b"\r\n", b"-DOCSTART- -X- O", b"# a", b"#\tO", b"1-2", b"2.1", b"-1"]
-few = settings(
-  deadline=None,
-  max_examples=200,
-  suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
 columns = st.sampled_from(["-1", "2", "3", "NE"])
 all_schemes = st.sampled_from([*schemes.SCHEMES])
 
@@ -56,7 +52,7 @@ def folder(tmp_path_factory):
   return tmp_path_factory.mktemp("fuzz")
 
 
-@few
+@settings(deadline=None, max_examples=200, suppress_health_check=checks)
 @given(files(), all_schemes, columns)
 def test_mutated_files_and_noise(folder, file, scheme, column):
   name, content = file

@@ -1,4 +1,5 @@
 import io
+import itertools
 import struct
 import zlib
 
@@ -59,30 +60,29 @@ def png_of_size(width, height):
 
 
 BLUE_RED, BLACK_RED = (0, 0, 255, *RED), (*BLACK, *RED)
-# The transparent colour of a palette, its alpha, that of an RGB picture.
-FIRST, HALF, KEY = (
-  {"transparency": value} for value in (0, bytes([128, 255]), (1, 2, 3))
-)
+HALF = bytes([128, 255])
+# A picture, its format, what is transparent (a palette's colour or alphas, an
+# RGB picture's colour), and the colours it is decoded to.
 COLOURS = [
-  (pair("RGBA", (*RED, 128), (*RED, 0)), "PNG", {}, [(255, 127, 127), WHITE]),
-  (pair("LA", (0, 128), (0, 0)), "PNG", {}, [(127,) * 3, WHITE]),
-  (pair("RGB", (1, 2, 3), RED), "PNG", {}, [(1, 2, 3), RED]),
-  (pair("P", 0, 1, BLUE_RED), "PNG", FIRST, [WHITE, RED]),
-  (pair("P", 0, 1, BLUE_RED), "GIF", FIRST, [WHITE, RED]),
+  (pair("RGBA", (*RED, 128), (*RED, 0)), "PNG", None, [(255, 127, 127), WHITE]),
+  (pair("LA", (0, 128), (0, 0)), "PNG", None, [(127,) * 3, WHITE]),
+  (pair("RGB", (1, 2, 3), RED), "PNG", None, [(1, 2, 3), RED]),
+  (pair("P", 0, 1, BLUE_RED), "PNG", 0, [WHITE, RED]),
+  (pair("P", 0, 1, BLUE_RED), "GIF", 0, [WHITE, RED]),
   (pair("P", 0, 1, BLACK_RED), "PNG", HALF, [(127,) * 3, RED]),
-  (pair("RGB", (1, 2, 3), RED), "PNG", KEY, [WHITE, RED]),
-  (pair("L", 128, 128), "PNG", {}, [(128,) * 3] * 2),
-  (pair("L", 128, 128), "JPEG", {}, [(128,) * 3] * 2),
-  (pair("1", 0, 1), "PNG", {}, [BLACK, WHITE]),
-  (pair("I;16", 0x4000, 0xFFFF), "PNG", {}, [(64,) * 3, WHITE]),
+  (pair("RGB", (1, 2, 3), RED), "PNG", (1, 2, 3), [WHITE, RED]),
+  (pair("L", 128, 128), "PNG", None, [(128,) * 3] * 2),
+  (pair("L", 128, 128), "JPEG", None, [(128,) * 3] * 2),
+  (pair("1", 0, 1), "PNG", None, [BLACK, WHITE]),
+  (pair("I;16", 0x4000, 0xFFFF), "PNG", None, [(64,) * 3, WHITE]),
   # No cyan, all of magenta and yellow: red.
-  (pair("CMYK", *[(0, 255, 255, 0)] * 2), "JPEG", {}, [RED, RED]),
+  (pair("CMYK", *[(0, 255, 255, 0)] * 2), "JPEG", None, [RED, RED]),
 ]
 
 
-@pytest.mark.parametrize(("image", "form", "options", "expected"), COLOURS)
-def test_colours(image, form, options, expected):
-  decoded = decode(image, form, **options)
+@pytest.mark.parametrize(("image", "form", "clear", "expected"), COLOURS)
+def test_colours(image, form, clear, expected):
+  decoded = decode(image, form, transparency=clear)
   assert (decoded.mode, decoded.size) == ("RGB", (2, 1))
   close(decoded, [expected], atol=6 if image.mode == "CMYK" else 1)
 
@@ -92,9 +92,8 @@ def test_exif_rotated_pictures_are_upright():
   stored = corners.repeat(16, axis=0).repeat(16, axis=1)
   image = Image.fromarray(stored).convert("RGB")
   flipped = stored[:, ::-1]
-  upright = [stored, flipped, np.rot90(stored, 2), stored[::-1]]
-  upright += [stored.T, np.rot90(stored, -1), stored[::-1, ::-1].T]
-  upright += [np.rot90(stored)]
+  upright = [stored, flipped, np.rot90(stored, 2), stored[::-1], stored.T]
+  upright += [np.rot90(stored, -1), np.rot90(stored, 2).T, np.rot90(stored)]
   for orientation, expected in enumerate(upright, 1):
     for form in ("PNG", "JPEG", "WEBP", "TIFF"):
       decoded = np.asarray(decode(image, form, **turned(orientation)))
@@ -218,9 +217,7 @@ def test_scene_pixels_draw_every_crop_and_flip():
   whole = np.asarray(image)
   crops = {
     whole[top : top + 14, left : left + 14][:, ::step].tobytes()
-    for top in range(3)
-    for left in range(4)
-    for step in (1, -1)
+    for top, left, step in itertools.product(range(3), range(4), (1, -1))
   }
 
   rng = np.random.default_rng(0)
@@ -233,9 +230,7 @@ def test_a_tiny_or_thin_picture_does_not_fill_the_memory(size):
   image = Image.new("RGB", size)
   resized = images._resize_shortest(image, 224, Image.Resampling.BICUBIC)
   assert min(resized.size) == 224 and max(resized.size) <= 20 * 224
-  for pixels in (
-    images.vit_pixels(image, 224, "clip"),
-    images.vit_pixels(image, 224, "google"),
-    images.scene_pixels(image, 224, np.random.default_rng(0)),
-  ):
+  made = [images.vit_pixels(image, 224, x) for x in ("clip", "google")]
+  made += [images.scene_pixels(image, 224, np.random.default_rng(0))]
+  for pixels in made:
     assert (pixels.shape, pixels.dtype) == ((224, 224, 3), np.uint8)

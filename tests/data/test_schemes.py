@@ -39,19 +39,18 @@ def test_conversion_keeps_the_entities(scheme, data):
   assert scheme != "iob1" or converted == schemes.repair(tags)[0]
 
 
-GOOD = {"iob2": "O B-A I-A-B", "iob1": "O B-A I-A", "bioes": "O I-A E-A S-A"}
-BAD = {
-  "iob2": "S-A,E-A,B-,A,o,,B-A B,BA",
-  "iob1": "S-A,L-A",
-  "bioes": "U-A,E,S-",
-}
+TAGS = [  # scheme, its tags, others
+  ("iob2", "O B-A I-A-B", "S-A,E-A,B-,A,o,,B-A B,BA"),
+  ("iob1", "O B-A I-A", "S-A,L-A"),
+  ("bioes", "O I-A E-A S-A", "U-A,E,S-"),
+]
 
 
-@pytest.mark.parametrize("scheme", schemes.SCHEMES)
-def test_unknown_tags_name_the_scheme(scheme):
-  for tag in GOOD[scheme].split():
+@pytest.mark.parametrize(("scheme", "good", "bad"), TAGS)
+def test_unknown_tags_name_the_scheme(scheme, good, bad):
+  for tag in good.split():
     schemes.check(tag, scheme, "f:1")
-  for tag in BAD[scheme].split(","):
+  for tag in bad.split(","):
     with pytest.raises(UserError, match=f"^f:1: .*{scheme}.*data.scheme"):
       schemes.check(tag, scheme, "f:1")
 

@@ -27,10 +27,8 @@ def splits():
 
 def entities(sentence):
   """(type, text) of every entity."""
-  return [
-    (kind, " ".join(sentence.words[first : last + 1]))
-    for kind, first, last in get_entities(list(sentence.tags))
-  ]
+  found = get_entities(list(sentence.tags))
+  return [(kind, " ".join(sentence.words[a : b + 1])) for kind, a, b in found]
 
 
 def ambiguous(drawn):
@@ -91,11 +89,8 @@ def test_templates_are_well_formed(language):
 
 
 def test_templates_are_held_out(monkeypatch):
-  unseen = {
-    template
-    for language, topic in itertools.product(LANGUAGES, TOPICS)
-    for template in lexicon.templates(language, topic, True)
-  }
+  lists = itertools.product(LANGUAGES, TOPICS, [True])
+  unseen = set().union(*(lexicon.templates(*x) for x in lists))
   used, fill = set(), lexicon.fill
 
   def spy(template, *arguments):

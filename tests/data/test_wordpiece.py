@@ -103,9 +103,8 @@ some_words = st.one_of(
   st.text("abc中-é", min_size=1, max_size=30),
   st.sampled_from(INVISIBLE),
 )
-some_sentences = st.lists(
-  st.lists(some_words, min_size=1, max_size=25), min_size=1, max_size=4
-)
+one_sentence = st.lists(some_words, min_size=1, max_size=25)
+some_sentences = st.lists(one_sentence, min_size=1, max_size=4)
 
 
 @settings(deadline=None)
