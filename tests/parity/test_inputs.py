@@ -47,6 +47,10 @@ def vocabulary(case):
   return real("vocab", f"bert-base-{names[case]}", "vocab.txt")
 
 
+def theirs_of(case, kind):
+  return kind(str(vocabulary(case)), do_lower_case=case == "uncased")
+
+
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
   """Returns a function: case -> our tokenizer of its folder, theirs."""
@@ -59,9 +63,7 @@ def bert(tmp_path_factory):
     if case == "cased":
       options = '{"do_lower_case": false}'
       (folder / "tokenizer_config.json").write_text(options)
-    theirs = transformers.BertTokenizerFast(
-      str(vocabulary(case)), do_lower_case=case == "uncased"
-    )
+    theirs = theirs_of(case, transformers.BertTokenizerFast)
     return wordpiece.published(folder), theirs
 
   return make
@@ -129,9 +131,7 @@ HARD = (
 def test_words_against_the_tokenizer_in_python(bert, case):
   """transformers' slow BertTokenizer shares no code with `tokenizers`."""
   ours, _ = bert(case)
-  theirs = transformers.BertTokenizer(
-    str(vocabulary(case)), do_lower_case=case == "uncased"
-  )
+  theirs = theirs_of(case, transformers.BertTokenizer)
   corpora = map(sentences, ("twitter2017", *LANGUAGES))
   words = sorted({*HARD, *(w for c in corpora for s in c for w in s.words)})
   assert len(words) > 10_000
@@ -140,6 +140,9 @@ def test_words_against_the_tokenizer_in_python(bert, case):
   for word, window in zip(words, windows, strict=True):
     want = theirs.convert_tokens_to_ids(theirs.tokenize(word))
     assert window.pieces[1:-1].tolist() == (want or [theirs.unk_token_id])
+
+
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
 def unigram(corpus):
@@ -153,20 +156,16 @@ def unigram(corpus):
   total = counts.total()
   # Rare characters stay unknown.
   pieces = [(p, math.log(n / total)) for p, n in counts.items() if n > 3]
-  special = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-  tokenizer = tokenizers.Tokenizer(
-    models.Unigram([*special, *sorted(pieces)], unk_id=3)
-  )
-  tokenizer.normalizer = normalizers.Sequence(
-    [normalizers.Nmt(), normalizers.NFKC()]
-  )
-  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-    [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
-  )
+  pieces = [*((token, 0.0) for token in SPECIAL), *sorted(pieces)]
+  tokenizer = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=3))
+  rules = [normalizers.Nmt(), normalizers.NFKC()]
+  tokenizer.normalizer = normalizers.Sequence(rules)
+  splits = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
   tokenizer.post_processor = processors.TemplateProcessing(
     single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
   )
-  tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>"])
+  tokenizer.add_special_tokens(SPECIAL)
   return tokenizer
 
 
@@ -176,11 +175,9 @@ def test_word_pieces_of_a_unigram_model(tmp_path):
   corpus += tweets[:100]
   corpus += [s for s in tweets[100:] if INVISIBLE.keys() & set(s.words)]
   tokenizer = unigram(corpus)
-  names = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>"}
-  theirs = transformers.PreTrainedTokenizerFast(
-    tokenizer_object=tokenizer,
-    **{f"{name}_token": token for name, token in names.items()},
-  )
+  names = "bos_token", "pad_token", "eos_token", "unk_token"
+  named = dict(zip(names, SPECIAL, strict=True), tokenizer_object=tokenizer)
+  theirs = transformers.PreTrainedTokenizerFast(**named)
   # As all-MiniLM's file has it; ours must not cut or pad for that.
   tokenizer.enable_truncation(16)
   tokenizer.enable_padding(length=32)
@@ -205,7 +202,7 @@ def test_word_pieces_of_a_byte_level_model(tmp_path):
   trainer = trainers.BpeTrainer(
     vocab_size=1000,
     show_progress=False,
-    special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+    special_tokens=[*SPECIAL, "<mask>"],
     initial_alphabet=split.alphabet(),
   )
   texts = (" ".join(s.words) for s in corpus)

@@ -19,26 +19,14 @@ import transformers
 from mner_jax import pretrained
 from mner_jax.data import formats, hub, wordpiece
 from tests.parity import e5_small
-from tests.parity.test_pretrained import (
-  MODULES,
-  assert_same_states,
-  config_of,
-  layers,
-  load,
-  text_inputs,
-  text_states,
-)
+from tests.parity import test_pretrained as encoders
 
-BASE = layers(12, 768, 12)
+BASE = encoders.layers(12, 768, 12)
 BERT = {"model_type": "bert", "type_vocab_size": 2, "pad_token_id": 0}
 MBERT = BERT | BASE | {"vocab_size": 119_547}
-MINILM = BERT | layers(6, 384, 12) | {"vocab_size": 30_522}
-ROBERTA = {
-  "layer_norm_eps": 1e-5,
-  "max_position_embeddings": 514,
-  "type_vocab_size": 1,
-  "pad_token_id": 1,
-}
+MINILM = BERT | encoders.layers(6, 384, 12) | {"vocab_size": 30_522}
+ROBERTA = {"layer_norm_eps": 1e-5, "max_position_embeddings": 514}
+ROBERTA |= {"type_vocab_size": 1, "pad_token_id": 1}
 ROBERTA_BASE = ROBERTA | BASE | {"model_type": "roberta", "vocab_size": 50_265}
 XLM = ROBERTA | {"model_type": "xlm-roberta", "vocab_size": 250_002}
 CLIP = {"model_type": "clip_vision_model"}
@@ -67,11 +55,11 @@ def count_ours(folder, values):
   (folder / "config.json").write_text(json.dumps(values))
   family = values.get("architecture", values["model_type"])
   kind, _ = pretrained.FAMILIES[family]
-  config = config_of(folder, kind)
+  config = encoders.config_of(folder, kind)
   inputs = [jax.ShapeDtypeStruct((1, 224, 224, 3), "uint8")]
   if kind == "text":
     inputs = [jax.ShapeDtypeStruct((1, 8), x) for x in ("int32", "bool")]
-  init = MODULES[kind](getattr(config.model, kind)).init
+  init = encoders.MODULES[kind](getattr(config.model, kind)).init
   params = jax.eval_shape(init, jax.random.key(0), *inputs)
   return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
 
@@ -132,7 +120,7 @@ def test_hidden_states_on_real_sentences(name, files, tmp_path):
   model = transformers.BertModel.from_pretrained(
     folder, attn_implementation="eager", dtype=torch.float32
   ).eval()
-  net, params = load(folder, "text", *text_inputs(99))
+  net, params = encoders.load(folder, "text", *encoders.text_inputs(99))
   for file in files:
     read = formats.read(pathlib.Path(REAL) / file)
     rows = wordpiece.windows(tokenizer, list(itertools.islice(read, 32)), 64)
@@ -142,5 +130,5 @@ def test_hidden_states_on_real_sentences(name, files, tmp_path):
     for i, row in enumerate(rows):
       ids[i, : len(row.pieces)] = row.pieces
       mask[i, : len(row.pieces)] = True
-    want = text_states(model, ids, mask)
-    assert_same_states(net, params, (ids, mask), want, mask)
+    want = encoders.text_states(model, ids, mask)
+    encoders.assert_same_states(net, params, (ids, mask), want, mask)

@@ -8,14 +8,8 @@ from torch.nn import functional as F
 from torchcrf import CRF
 
 from mner_jax.config import replace
+from tests.parity import test_whole_model as whole
 from tests.parity.reference import Attention, inside, nll, scene_width
-from tests.parity.test_whole_model import (
-  assert_same_gradients,
-  assert_same_values,
-  evaluation,
-  make_pair,
-  training,
-)
 
 
 class Layer(nn.Module):
@@ -50,6 +44,7 @@ class UMT(nn.ModuleDict):
     mask = inside(batch["tags"], batch["num_words"])
     seen = batch["has_image"][:, None, None].float()
     v = self["regions"](images["resnet"]) * seen
+    assert v.shape[1] > 1  # regions, not one
     r = self["words"](words, words, mask)
     a = self["spans"](words, words, mask)
     p = self["see"](r, v)
@@ -101,13 +96,14 @@ def pair(request, tiny, random_batch, tmp_path_factory):
   fields = {"model.vit.enabled": False, "model.resnet.stages": (1,)}
   fields |= {"model.text.num_layers": 1, "model.fusion": kind.__name__.lower()}
   fields |= {f"loss.{name}": value for name, value in LOSS[kind].items()}
-  return make_pair(replace(tiny, fields), random_batch, folder, fusion=kind)
+  config = replace(tiny, fields)
+  return whole.make_pair(config, random_batch, folder, fusion=kind)
 
 
 def test_values_and_gradients(pair, tmp_path):
   """In training, where MAF swaps pictures; dropout is 0."""
   fusion, partner = pair[2].fusion, np.arange(8)
-  found, kept, grads = training(pair)
+  found, kept, grads = whole.training(pair)
   # A key's bias moves all of a query's scores alike: no gradient.
   unused, zero = [], [r"(text/layers|fusion/\w+)/attention/key/bias"]
   if isinstance(fusion, UMT):  # has no use for the pooled sentence
@@ -118,11 +114,11 @@ def test_values_and_gradients(pair, tmp_path):
     assert len(swapped) == 2 and not {5, 7} & {*swapped}
     partner[swapped] = swapped[::-1]
   fusion.partner = partner
-  loss = assert_same_values(pair, found)
-  assert_same_gradients(pair, loss, grads, tmp_path, unused, zero)
+  loss = whole.assert_same_values(pair, found)
+  whole.assert_same_gradients(pair, loss, grads, tmp_path, unused, zero)
 
 
 def test_an_evaluation(pair):
   """Every sentence sees its own picture."""
   pair[2].fusion.partner = np.arange(8)
-  assert_same_values(pair, evaluation(pair))
+  whole.assert_same_values(pair, whole.evaluation(pair))
