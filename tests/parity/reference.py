@@ -253,12 +253,27 @@ def nt_xent(text, image, temperature, image_id=None):
 def clip(text, image, temperature, image_id, text_share):
   """CLIP's loss, and the exclusion of other sentences of one picture."""
   logits = F.normalize(text, dim=-1) @ F.normalize(image, dim=-1).T
-  own = torch.eye(len(text), dtype=torch.bool)
+  truth = torch.arange(len(text), device=text.device)
   same = image_id[:, None] == image_id[None]
-  logits = (logits / temperature).masked_fill(same & ~own, -torch.inf)
-  truth = torch.arange(len(text))
+  hidden = same & (truth[:, None] != truth[None])
+  logits = (logits / temperature).masked_fill(hidden, -torch.inf)
   loss = text_share * F.cross_entropy(logits, truth)
   return loss + (1 - text_share) * F.cross_entropy(logits.T, truth)
+
+
+def randomise(model):
+  """Weights that a mistake shows in: biases and norms away from 0 and 1."""
+  generator = torch.Generator().manual_seed(0)
+  with torch.no_grad():
+    for p in model.parameters():
+      noise = torch.randn(p.shape, generator=generator)
+      p.add_(noise * (p.shape[-1] ** -0.5 if p.ndim == 2 else 0.1))
+    for name, b in model.named_buffers():
+      if name.endswith("running_mean"):
+        b.add_(0.1 * torch.randn(b.shape, generator=generator))
+      if name.endswith("running_var"):
+        b.mul_(1 + torch.rand(b.shape, generator=generator))
+  return model.eval()
 
 
 def tensors(batch, device="cpu"):

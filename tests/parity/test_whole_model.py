@@ -27,11 +27,7 @@ def make_pair(config, random_batch, folder, **options):
   """(config, our parameters, reference, batch), dropout 0."""
   config = replace(config, NO_DROPOUT)
   torch.manual_seed(0)
-  model = reference.Reference(config, **options).eval()
-  generator = torch.Generator().manual_seed(1)
-  with torch.no_grad():
-    for p in model.parameters():
-      p.add_(0.1 * torch.randn(p.shape, generator=generator))
+  model = reference.randomise(reference.Reference(config, **options))
   batch = random_batch(config)
   batch["image_id"][3] = batch["image_id"][2]  # a translation
   batch["has_image"][:] = True
