@@ -1,11 +1,15 @@
 """One place for what every test needs: devices, strictness, a tiny config."""
 
+import contextlib
 import ctypes
 import fcntl
 import functools
 import gc
 import importlib.metadata
+import json
+import math
 import os
+import resource
 
 import jax
 import numpy as np
@@ -70,21 +74,18 @@ def _one_device():
 @pytest.fixture(scope="session")
 def tiny():
   """2M-NER with every part, as small as it gets."""
-  return replace(
-    Config(),
-    TINY
-    | {
-      "data.buckets": (16, 32),
-      "data.labels": ("LOC", "PER"),
-      "data.workers": 1,
-      "model.text.vocab_size": 96,
-      "model.text.num_layers": 2,
-      "model.text.max_positions": 32,
-      "model.resnet.stages": (1, 1),
-      "optim.learning_rate": 1e-3,
-      "train.batch_size": 8,
-    },
-  )
+  fields = TINY | {
+    "data.buckets": (16, 32),
+    "data.labels": ("LOC", "PER"),
+    "data.workers": 1,
+    "model.text.vocab_size": 96,
+    "model.text.num_layers": 2,
+    "model.text.max_positions": 32,
+    "model.resnet.stages": (1, 1),
+    "optim.learning_rate": 1e-3,
+    "train.batch_size": 8,
+  }
+  return replace(Config(), fields)
 
 
 # Sizes of the smallest 2M-NER; its text encoder reads 24 pieces.
@@ -112,11 +113,9 @@ TINY = {
 NO_DROPOUT = dict.fromkeys(
   ("model.dropout", "model.text.dropout", "model.text.attention_dropout"), 0.0
 )
-TEXT_ONLY = {
-  "data.images": "",
-  "model.vit.enabled": False,
-  "model.resnet.enabled": False,
-}
+TEXT_ONLY = {"model.vit.enabled": False, "model.resnet.enabled": False}
+TEXT_ONLY |= {"data.images": ""}
+PLAIN_TEXT = TEXT_ONLY | NO_DROPOUT
 
 
 # The runs that tests share. A bucket more would be a program more to compile:
@@ -150,8 +149,7 @@ def shared_run(tmp_path_factory):
         fields = commands.experiment(folder, RUNS[kind])
         config = commands.write_config(folder / "tiny.py", fields)
         flags = f"--config={config}", f"--workdir={folder / 'run'}"
-        result = commands.command("train.py", *flags)
-        assert result.returncode == 0, result.stderr
+        result = commands.command("train.py", *flags, check=True)
         (folder / "err.txt").write_text(result.stderr)
         (folder / "out.txt").write_text(result.stdout)
     return folder
@@ -183,14 +181,54 @@ def random_params(shapes, spread=0.2):
   return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def random_state(config, tx):
-  """A TrainState of random parameters."""
+@functools.cache
+def abstract_state(config):
+  """The shapes and dtypes of a TrainState."""
   from mner_jax.training import step as stepping
 
-  key = np.array(jax.random.key_data(jax.random.key(0)))
-  shapes = jax.eval_shape(stepping.make_init(config, tx), key)
+  tx = stepping.make_optimizer(config.optim, total_steps=9)
+  key = jax.random.key_data(jax.random.key(0))
+  return jax.eval_shape(stepping.make_init(config, tx), key)
+
+
+def random_state(config):
+  """A TrainState of random parameters."""
+  shapes = abstract_state(config)
   state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  key = np.array(jax.random.key_data(jax.random.key(0)))
   return state._replace(params=random_params(shapes.params), rng=key)
+
+
+def named(tree):
+  """Returns the {path: array} of a tree."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {sharding.path_name(path): x for path, x in leaves}
+
+
+def total_size(tree):
+  """Returns how many numbers a tree has."""
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def assert_close(tree, other, **tolerances):
+  """Compares the arrays of two trees."""
+  close = functools.partial(np.testing.assert_allclose, **tolerances)
+  jax.tree.map(close, tree, other)
+
+
+def read_jsonl(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@contextlib.contextmanager
+def full_disk(size):
+  """Limits the size of files, in bytes, as a disk does that fills up."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="session")
@@ -202,15 +240,13 @@ def random_batch():
     rng = np.random.default_rng(seed)
     batch = batches.empty(config, rows, length)
     batch["weight"][:] = 1
-    batch["num_pieces"] = rng.integers(5, length + 1, rows).astype(np.int32)
-    batch["num_words"] = batch["num_pieces"] - rng.integers(3, 5, rows)
-    batch["num_words"] = batch["num_words"].astype(np.int32)
+    batch["num_pieces"][:] = rng.integers(5, length + 1, rows)
+    batch["num_words"][:] = batch["num_pieces"] - rng.integers(3, 5, rows)
     for row in range(rows):
       pieces, words = batch["num_pieces"][row], batch["num_words"][row]
       batch["input_ids"][row, :pieces] = rng.integers(5, 96, pieces)
-      batch["first_piece"][row, :words] = np.sort(
-        rng.choice(np.arange(1, pieces - 1), words, replace=False)
-      )
+      starts = rng.choice(np.arange(1, pieces - 1), words, replace=False)
+      batch["first_piece"][row, :words] = np.sort(starts)
       batch["tags"][row, :words] = rng.integers(len(config.tags), size=words)
     for name in ("pixels", "scene_pixels"):
       if name in batch:

@@ -7,7 +7,6 @@ import os
 import pathlib
 import shutil
 import stat
-import subprocess
 import sys
 import tempfile
 
@@ -17,17 +16,9 @@ import pytest
 from etils import epath
 
 from mner_jax import cli
-from tests.conftest import RUNS
-from tests.training.test_loop import (
-  ROOT,
-  command,
-  environment,
-  experiment,
-  write_config,
-  write_corpus,
-)
+from tests.conftest import LONG, RUNS
+from tests.training import test_loop as commands
 
-UNBUFFERED = "PYTHONUNBUFFERED"
 PROGRAMS = {
   "train": "train.py --config={in}/text.py --workdir={new}",
   "train_images": "train.py --config={in}/images.py --workdir={new}",
@@ -154,12 +145,22 @@ def run(shared_run):
   return shared_run("text") / "run"
 
 
+def fill(folder, run, name):
+  """Makes data, a copy of a run, and configs of a text and a whole model."""
+  commands.write_corpus(folder / "data")
+  shutil.copytree(run, folder / name)
+  for config, fields in (("text.py", RUNS["text"]), ("images.py", ())):
+    fields = commands.experiment(folder, fields)
+    commands.write_config(folder / config, fields)
+
+
 @pytest.fixture(scope="module")
 def given(run, tmp_path_factory):
   """A folder of what the commands are given."""
   folder = tmp_path_factory.mktemp("given")
-  for name in ("data", "columns", "untagged"):
-    write_corpus(folder / name)
+  fill(folder, run, "no_config")
+  for name in ("columns", "untagged"):
+    commands.write_corpus(folder / name)
   for path in folder.glob("untagged/*/train.txt"):
     words = (line.split("\t")[0] for line in path.read_text().splitlines())
     path.write_text("".join(f"{w}\tO\n" if w else "\n" for w in words))
@@ -167,9 +168,6 @@ def given(run, tmp_path_factory):
   wrong.write_text("Anna\tB-PER\nsings\tO\tO\n")
   (folder / "empty").mkdir()
   (folder / "bert").mkdir()
-  write_config(folder / "text.py", experiment(folder, RUNS["text"]))
-  write_config(folder / "images.py", experiment(folder))
-  shutil.copytree(run, folder / "no_config")
   (folder / "no_config" / "config.json").unlink()
   texts = {
     "broken.py": "def get_config(:\n",
@@ -205,20 +203,21 @@ def words(line, **places):
   return (PROGRAMS[program] + space + arguments).format(**places).split(" ")
 
 
-def refused(line, **places):
+def one_line(code, out, err):
   """What a command says as it ends with one line and exit code 2."""
-  result = command(*words(line, **places))
-  assert result.returncode == 2, (result.stderr, result.stdout)
-  said = [x for x in result.stderr.splitlines() if "building" not in x]
+  assert code == 2, (err, out)
+  said = [x for x in err.splitlines() if "building" not in x]
   assert len(said) == 1, said
   return said[0]
+
+
+def refused(line, **places):
+  return one_line(*commands.command(*words(line, **places)))
 
 
 @pytest.mark.parametrize("line", BAD)
 def test_bad_input(given, run, tmp_path, monkeypatch, line):
   monkeypatch.chdir(tmp_path)
-  for name in ("XLA_PYTHON_CLIENT_PREALLOCATE", "TPU_SKIP_MDS_QUERY"):
-    monkeypatch.setenv(name, "1")  # the benchmark sets them
   monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
   places = {"in": given, "run": run, "new": tmp_path / "new"}
   before = contents(given), contents(run)
@@ -257,10 +256,7 @@ def test_what_may_not_be_read_is_one_line(run):
   """In a folder of its own: that of pytest is closed to others."""
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
-    write_corpus(folder / "data")
-    shutil.copytree(run, folder / "run")
-    write_config(folder / "text.py", experiment(folder, RUNS["text"]))
-    write_config(folder / "images.py", experiment(folder))
+    fill(folder, run, "run")
     for path in (folder, *folder.rglob("*")):
       path.chmod(0o777)
     places = {"in": folder, "run": folder / "run", "new": folder / "new"}
@@ -277,28 +273,17 @@ def test_what_may_not_be_read_is_one_line(run):
       assert "Permission denied" in said
 
 
-@pytest.mark.parametrize(
-  "line",
-  [
-    "describe {in}/data",
-    pytest.param("eval", marks=pytest.mark.slow),
-    pytest.param("predict --text=a --output=-", marks=pytest.mark.slow),
-  ],
-)
+FULL = ["describe {in}/data", LONG("eval"), LONG("predict --text=a --output=-")]
+
+
+@pytest.mark.parametrize("line", FULL)
 def test_a_full_standard_output_is_one_line(given, run, line):
-  variables = {k: v for k, v in environment().items() if k != UNBUFFERED}
-  with open("/dev/full", "w") as full:
-    result = subprocess.run(
-      [sys.executable, *words(line, **{"in": given, "run": run})],
-      stdout=full,
-      stderr=subprocess.PIPE,
-      text=True,
-      cwd=ROOT,
-      env=variables | {"PYTHONPATH": str(ROOT)},
-    )
-  assert result.returncode == 2, result.stderr
-  (said,) = [x for x in result.stderr.splitlines() if "building" not in x]
-  assert said.endswith("error: standard output: No space left on device")
+  argv = words(line, **{"in": given, "run": run})
+  with open("/dev/full", "w") as full:  # buffered, unless this is set
+    process = commands.spawn(*argv, stdout=full, PYTHONUNBUFFERED="")
+    said = process.communicate()
+  line = one_line(process.returncode, *said)
+  assert line.endswith("error: standard output: No space left on device")
 
 
 def launched(monkeypatch, main):

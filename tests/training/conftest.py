@@ -1,14 +1,12 @@
 """What the tests of disturbed runs share: a small run, and disturbances."""
 
 import functools
-import json
 import socket
-import subprocess
-import sys
 
 import pytest
 
-from tests.training.test_loop import ROOT, arrays, command, environment
+from tests.conftest import read_jsonl
+from tests.training.test_loop import arrays, command, spawn
 
 TOTAL = 24  # steps of the shared run "text", three an epoch
 AND_TRAIN = """
@@ -26,10 +24,9 @@ def small_config(shared_run):
 def train(small_config):
   """Returns a function (workdir, *arguments) -> (exit code, out, err)."""
 
-  def train(workdir, *arguments):
-    given = (f"--config={small_config}", f"--workdir={workdir}", *arguments)
-    result = command("train.py", *given)
-    return result.returncode, result.stdout, result.stderr
+  def train(workdir, *arguments, **options):
+    places = f"--config={small_config}", f"--workdir={workdir}"
+    return command("train.py", *places, *arguments, **options)
 
   return train
 
@@ -43,8 +40,7 @@ def undisturbed(shared_run, train, tmp_path_factory):
     if epochs == 8:
       return shared_run("text") / "run"
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    code, _, err = train(workdir, f"--config.train.epochs={epochs}")
-    assert code == 0, err
+    train(workdir, f"--config.train.epochs={epochs}", check=True)
     return workdir
 
   return run
@@ -52,11 +48,8 @@ def undisturbed(shared_run, train, tmp_path_factory):
 
 def start(config, workdir, *arguments, before="", **variables):
   """A process of train.py; `before`: Python that it executes first."""
-  words = [sys.executable, "-c", before + AND_TRAIN]
-  words += [f"--config={config}", f"--workdir={workdir}", *arguments]
-  pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-  variables = environment() | variables
-  return subprocess.Popen(words, env=variables, cwd=ROOT, **pipes)
+  words = before + AND_TRAIN, f"--config={config}", f"--workdir={workdir}"
+  return spawn("-c", *words, *arguments, **variables)
 
 
 def pod(config, workdir, *arguments, devices, before):
@@ -87,15 +80,22 @@ def steps(workdir):
 
 
 def lines(workdir):
-  text = (workdir / "metrics.jsonl").read_text()
-  return [json.loads(line) for line in text.splitlines()]
+  return read_jsonl(workdir / "metrics.jsonl")
+
+
+def losses(workdir):
+  """{step: loss}."""
+  return {x["step"]: x["loss"] for x in lines(workdir) if "loss" in x}
+
+
+def array_bytes(workdir):
+  return {name: x.tobytes() for name, x in arrays(workdir).items()}
 
 
 def assert_same(workdir, wanted):
   for name in ("config.json", "metrics.jsonl", "test_metrics.json"):
     assert (workdir / name).read_bytes() == (wanted / name).read_bytes(), name
-  for got, want in zip(arrays(workdir), arrays(wanted), strict=True):
-    assert got.tobytes() == want.tobytes()
+  assert array_bytes(workdir) == array_bytes(wanted)
   assert not list((workdir / "checkpoints").glob("*tmp*"))
   assert not (workdir / "checkpoints" / "saving.json").exists()
 

@@ -11,18 +11,9 @@ import pytest
 
 from mner_jax.cli import EXIT_STOPPED
 from mner_jax.data import manifest
-from tests.training.conftest import (
-  assert_same,
-  bucket,
-  lines,
-  pod,
-  signalled,
-  start,
-  steps,
-)
-from tests.training.test_loop import arrays
-
-LONG = pytest.mark.slow
+from tests.conftest import LONG
+from tests.training import conftest as runs
+from tests.training.conftest import start, steps
 
 
 def here(function, *arguments):
@@ -31,35 +22,23 @@ def here(function, *arguments):
   return f"import pytest\n\n{inspect.getsource(function)}\n{call}\n"
 
 
-@pytest.mark.parametrize(
-  "kills, epochs, store",
-  [
-    (1, 8, ""),
-    pytest.param(20, 80, "", marks=LONG),
-    pytest.param(1, 8, "gs://bucket", marks=LONG),
-  ],
-)
+# (kills, epochs, store).
+KILLED = [(1, 8, ""), LONG((20, 80, "")), LONG((1, 8, "gs://bucket"))]
+
+
+@pytest.mark.parametrize("case", KILLED)
 def test_killed_at_random_moments(
-  small_config,
-  train,
-  undisturbed,
-  tmp_path,
-  capsys,
-  monkeypatch,
-  kills,
-  epochs,
-  store,
+  small_config, train, undisturbed, tmp_path, capsys, monkeypatch, case
 ):
   """SIGKILL while starting, or up to half a second after some save began."""
+  kills, epochs, store = case
   rng = random.Random(os.environ.get("MNER_SEED", 6))
   workdir, before = tmp_path / "bucket" / "run", ""
   if store:
-    bucket(monkeypatch, str(tmp_path))
-    before = here(bucket, str(tmp_path))
-  arguments = (
-    f"{store or workdir.parent}/run",
-    f"--config.train.epochs={epochs}",
-  )
+    runs.bucket(monkeypatch, str(tmp_path))
+    before = here(runs.bucket, str(tmp_path))
+  place = f"{store or workdir.parent}/run"
+  arguments = place, f"--config.train.epochs={epochs}"
   reached = [0]
   for kill in range(kills):
     process = start(small_config, *arguments, before=before)
@@ -73,11 +52,10 @@ def test_killed_at_random_moments(
     process.kill()
     process.communicate()
     reached.append(max(steps(workdir), default=0))
-  code, _, err = train(*arguments)
-  assert code == 0, err
+  err = train(*arguments, check=True).stderr
   with capsys.disabled():
     print(f" killed after steps {reached[1:]}", end="")
-  assert_same(workdir, undisturbed(epochs))
+  runs.assert_same(workdir, undisturbed(epochs))
   assert "damaged" not in err
   assert not (workdir / "checkpoints_damaged").exists()
 
@@ -99,25 +77,19 @@ def test_stopped_and_started_again_equals_one_go(shared_run, tmp_path):
   err = run()
   assert "going on after step 11" in err
   assert "s to read what was compiled before\n" in err
-  assert_same(stopped, folder / "run")
-
-
-def losses(workdir):
-  return {x["step"]: x["loss"] for x in lines(workdir) if "loss" in x}
+  runs.assert_same(stopped, folder / "run")
 
 
 @pytest.mark.slow
-def test_two_processes_take_over_and_stop_together(
-  small_config, train, tmp_path
-):
+def test_two_processes_go_on_and_stop_together(small_config, train, tmp_path):
   """8 devices, one, then 2 x 2; SIGTERM to one of the two processes: both save.
 
   One of the files is damaged, and only the second process hashes it: both
   go back to the same step.
   """
-  names = "run", "alone", "stopped"
-  workdir, alone, stopped = (tmp_path / name for name in names)
-  pair = functools.partial(pod, small_config, devices=2, before=("", ""))
+  places = (tmp_path / name for name in ("run", "alone", "stopped"))
+  workdir, alone, stopped = places
+  pair = functools.partial(runs.pod, small_config, devices=2, before=("", ""))
   ((code, _, err),) = pair(workdir, "--stop_at=8", devices=8, before=("",))
   assert code == 0, err
   step = workdir / "checkpoints" / "8"
@@ -126,18 +98,17 @@ def test_two_processes_take_over_and_stop_together(
   shutil.copytree(workdir, alone)
   shutil.copytree(workdir, stopped)
   arguments = ("--stop_at=12", "--config.train.log_every=3")
-  code, _, err = train(alone, *arguments)
-  assert code == 0, err
+  train(alone, *arguments, check=True)
   ends = pair(workdir, *arguments)
   assert [code for code, _, _ in ends] == [0, 0], ends
   assert f"8: damaged: {name} has changed" in ends[0][2]
-  got, want = losses(workdir), losses(alone)
+  got, want = map(runs.losses, (workdir, alone))
   assert max(got) == max(want) == 12
   # What differs by rounding grows: only the first losses are compared.
   for step in (6, 9):
     assert got[step] == pytest.approx(want[step], rel=1e-5), step
 
-  sent = here(signalled, "sharding.put_batch", 5, 15)
+  sent = here(runs.signalled, "sharding.put_batch", 5, 15)
   ends = pair(stopped, *arguments, before=("", sent))
   assert [code for code, _, _ in ends] == [EXIT_STOPPED] * 2, ends
   # It came in step 9; they agree at every third.
@@ -148,5 +119,4 @@ def test_two_processes_take_over_and_stop_together(
   name = "metrics.jsonl"
   assert (stopped / name).read_bytes() == (workdir / name).read_bytes()
   # One process hashes all files of the two.
-  for x, y in zip(arrays(stopped), arrays(workdir), strict=True):
-    assert x.tobytes() == y.tobytes()
+  assert runs.array_bytes(stopped) == runs.array_bytes(workdir)

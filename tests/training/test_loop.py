@@ -1,5 +1,6 @@
 """Whole runs of train.py and eval.py, as a user starts them."""
 
+import collections
 import contextlib
 import io
 import json
@@ -11,16 +12,14 @@ import subprocess
 import sys
 
 import jax
-import numpy as np
 import pytest
-import seqeval.metrics
 from PIL import Image
+from seqeval.metrics.sequence_labeling import get_entities
 
-from mner_jax import checkpoint, sharding
+from mner_jax import checkpoint
 from mner_jax.cli import read_workdir
 from mner_jax.data import formats
-from mner_jax.training import step as stepping
-from tests.conftest import TINY
+from tests.conftest import TINY, abstract_state, named, read_jsonl
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -72,26 +71,37 @@ def write_corpus(folder):
       (folder / language / f"{split}.txt").write_text("\n".join(blocks))
 
 
-def environment():
-  return {**os.environ, "JAX_PLATFORMS": "cpu"}
+def spawn(*words, stdout=subprocess.PIPE, **variables):
+  """A process of Python with these arguments and environment variables."""
+  pipes = {"stdout": stdout, "stderr": subprocess.PIPE, "text": True}
+  own = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  words, env = [sys.executable, *words], {**os.environ, **own, **variables}
+  return subprocess.Popen(words, env=env, cwd=ROOT, **pipes)
 
 
-def command(program, *arguments):
-  """Runs a command in this process, without the seconds of its imports."""
+Ended = collections.namedtuple("Ended", "returncode stdout stderr")
+
+
+def command(program, *arguments, check=False):
+  """Runs a command in this process, without the seconds of its imports.
+
+  `check`: whether its exit code must be 0.
+  """
   out, err, code = io.StringIO(), io.StringIO(), 0
   with (
     pytest.MonkeyPatch.context() as patch,
     contextlib.redirect_stdout(out),
     contextlib.redirect_stderr(err),
   ):
+    for name in ("XLA_PYTHON_CLIENT_PREALLOCATE", "TPU_SKIP_MDS_QUERY"):
+      patch.setenv(name, "1")  # the benchmark sets them
     patch.setattr(sys, "argv", [program, *map(str, arguments)])
     try:
       runpy.run_path(str(ROOT / program), run_name="__main__")
     except SystemExit as left:
       code = left.code
-  return subprocess.CompletedProcess(
-    arguments, code, out.getvalue(), err.getvalue()
-  )
+  assert not check or code == 0, err.getvalue()
+  return Ended(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +124,9 @@ def test_a_run_leaves_what_it_promises(workdir):
   scores = json.loads((workdir / "test_metrics.json").read_text())
   assert set(scores["per_language"]) == {"de", "en"}
   assert set(scores["per_type"]) == {"LOC", "PER"}
-  gold = [
-    list(s.tags)
-    for language in ("en", "de")
-    for s in formats.read_conll(workdir.parent / "data" / language / "test.txt")
-  ]
-  entities = len(seqeval.metrics.sequence_labeling.get_entities(gold))
+  read, data = formats.read_conll, workdir.parent / "data"
+  sentences = [s for x in ("en", "de") for s in read(data / x / "test.txt")]
+  entities = len(get_entities([list(s.tags) for s in sentences]))
   # Every entity of the file counts, those of long sentences and orphans too.
   assert scores["counts"] == {
     "sentences": 16, "entities": entities, "missing_images": 2,
@@ -134,46 +141,28 @@ def test_a_run_leaves_what_it_promises(workdir):
   assert "WARNING" not in said  # of TFDS or Orbax
   # It has learnt something: the two names are easy.
   assert scores["per_type"]["PER"]["f1"] > 0.8
-  text = (workdir / "metrics.jsonl").read_text()
-  lines = [json.loads(line) for line in text.splitlines()]
+  lines = read_jsonl(workdir / "metrics.jsonl")
   losses = [line["loss"] for line in lines if "loss" in line]
   assert losses[-1] < losses[0]
 
 
 def files(folder):
-  return {
-    str(p.relative_to(folder)): p.read_bytes()
-    for p in sorted(folder.rglob("*"))
-    if p.is_file()
-  }
+  return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def arrays(workdir):
-  """All arrays of a run's last checkpoint."""
-  return [x for _, x in named_arrays(workdir)]
-
-
-def named_arrays(workdir):
-  """[(path, array)] of a run's last checkpoint."""
-  config = read_workdir(workdir)
-  init = stepping.make_init(config, stepping.make_optimizer(config.optim, 1))
-  key = jax.random.key_data(jax.random.key(0))
+  """{path: array} of a run's last checkpoint."""
+  shapes = abstract_state(read_workdir(workdir))
   one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  abstract = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
-    jax.eval_shape(init, key),
-  )
+  abstract = jax.tree.map(lambda x: x.update(sharding=one), shapes)
   step = checkpoint.latest_step(workdir)
-  state = checkpoint.restore(workdir, step, abstract)
-  leaves = jax.tree_util.tree_leaves_with_path(state)
-  return [(sharding.path_name(path), np.asarray(x)) for path, x in leaves]
+  return named(jax.device_get(checkpoint.restore(workdir, step, abstract)))
 
 
 def scores_of(workdir, output, *overrides):
   """The scores that eval.py writes, with settings changed."""
   places = f"--workdir={workdir}", f"--output={output}"
-  result = command("eval.py", *places, *overrides)
-  assert result.returncode == 0, result.stderr
+  command("eval.py", *places, *overrides, check=True)
   return json.loads(output.read_text())
 
 
@@ -200,22 +189,17 @@ def test_eval_of_another_language_beside_a_cut_log(workdir, tmp_path):
   assert list(scores["per_language"]) == ["de"]
 
 
-def first_line(workdir):
-  text = (workdir / "metrics.jsonl").read_text()
-  return json.loads(text.splitlines()[0])
-
-
 def test_init_from_starts_where_another_run_was_best(corpus, workdir):
   other = corpus.parent / "further"
   places = f"--workdir={other}", f"--config.init_from={workdir}"
   # Of the second step: tracing the first would fill the profile.
   steps = "--stop_at=2", "--profile=2:2"
-  result = command("train.py", f"--config={corpus}", *places, *steps)
-  assert result.returncode == 0, result.stderr
-  assert "frozen at random numbers" not in result.stderr
-  first = first_line(other)
-  scratch = first_line(workdir)
-  assert first["crf"] < scratch["crf"] / 4
+  flags = f"--config={corpus}", *places, *steps
+  err = command("train.py", *flags, check=True).stderr
+  assert "frozen at random numbers" not in err
+  logs = (x / "metrics.jsonl" for x in (other, workdir))
+  further, scratch = (read_jsonl(log)[0]["crf"] for log in logs)
+  assert further < scratch / 4
   assert list(other.glob("plugins/profile/*/*.xplane.pb"))
 
 
@@ -224,11 +208,10 @@ def test_other_sentences_in_a_workdir_are_refused(corpus, workdir, tmp_path):
   write_corpus(other)
   path = other / "en" / "train.txt"
   path.write_text(path.read_text().replace("visits", "leaves"))
-  arguments = ("train.py", f"--config={corpus}", f"--workdir={workdir}")
-  result = command(*arguments, f"--config.data.path={other}")
-  assert result.returncode == 2
-  assert "data.fingerprint" in result.stderr
+  places = f"--workdir={workdir}", f"--config.data.path={other}"
+  arguments = "train.py", f"--config={corpus}", *places
+  code, _, err = command(*arguments)
+  assert code == 2 and "data.fingerprint" in err
   # The same sentences elsewhere are the same data.
   path.write_text(path.read_text().replace("leaves", "visits"))
-  result = command(*arguments, f"--config.data.path={other}")
-  assert result.returncode == 0, result.stderr
+  command(*arguments, check=True)
