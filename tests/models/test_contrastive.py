@@ -16,7 +16,7 @@ def vectors(rows=6, width=5, seed=0):
 
 
 def reference(
-  kind, text, image, weight, tau, image_id, text_share=0.5, num_words=None
+  kind, text, image, weight, ids, temperature, text_share=0.5, num_words=None
 ):
   """-log softmax of each positive, one loop at a time."""
   sides = [np.asarray(x, np.float64) for x in (text, image)]
@@ -29,7 +29,8 @@ def reference(
 
   def term(anchor, other):
     # Late interaction; of two vectors, their cosine.
-    return np.exp(np.mean([max(a @ b for b in other) for a in anchor]) / tau)
+    largest = [max(a @ b for b in other) for a in anchor]
+    return np.exp(np.mean(largest) / temperature)
 
   total_loss = 0
   for i in rows:
@@ -38,7 +39,7 @@ def reference(
       positive = term(anchor, sides[1 - side][i])
       total = positive
       for j in rows:
-        if j == i or image_id[j] == image_id[i]:
+        if j == i or ids[j] == ids[i]:
           continue
         total += term(anchor, sides[1 - side][j])
         if kind == "nt_xent":
@@ -51,79 +52,64 @@ kinds = pytest.mark.parametrize("kind", ["nt_xent", "clip"])
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "temperature"))
-def value_and_gradients(kind, text, image, weight, **options):
+def with_gradients(kind, text, image, weight, **options):
   """The loss, and its gradients by both sides, in one program."""
   loss = jax.value_and_grad(contrastive.LOSSES[kind], argnums=(0, 1))
   return loss(text, image, weight, **options)
 
 
-@kinds
-@pytest.mark.parametrize(
-  ("weight", "image_id"),
-  [
-    ([1, 1, 1, 1, 1, 1], [0, 1, 2, 3, 4, 5]),
-    ([1, 0, 1, 1, 0, 1], [0, -1, 2, 3, -1, 5]),
-    ([1, 1, 1, 1, 1, 1], [0, 1, 0, 3, 3, 3]),
-    ([0, 1, 1, 0, 1, 1], [0, 0, 0, 1, 1, 2]),
-  ],
-  ids=["all", "masked rows", "same pictures", "both"],
-)
-def test_equals_reference(kind, weight, image_id):
-  sides, weight, image_id = vectors(), np.float32(weight), np.array(image_id)
-  options = {"temperature": 0.3, "image_id": image_id}
-  got, _ = value_and_gradients(kind, *sides, weight, **options)
-  want = reference(kind, *sides, weight, 0.3, image_id)
-  np.testing.assert_allclose(got, want, rtol=1e-5)
+# Weights, pictures, and other options than a temperature of 0.3.
+LAST = [0, 1, 1, 1, 1, 1], [0, 0, 1, 1, 2, 3]
+SHARE = {"temperature": 0.2, "text_share": 0.3}
+WORDS = {"num_words": np.array([1, 2, 3, 3, 1, 2])}
+CASES = {
+  "all": ([1, 1, 1, 1, 1, 1], [0, 1, 2, 3, 4, 5], {}),
+  "masked rows": ([1, 0, 1, 1, 0, 1], [0, -1, 2, 3, -1, 5], {}),
+  "same pictures": ([1, 1, 1, 1, 1, 1], [0, 1, 0, 3, 3, 3], {}),
+  "both": ([0, 1, 1, 0, 1, 1], [0, 0, 0, 1, 1, 2], {}),
+  "shares": (*LAST, SHARE),
+  "tokens": (*LAST, SHARE | WORDS),
+}
 
 
 @kinds
-@pytest.mark.parametrize("words", [False, True], ids=["vectors", "tokens"])
-def test_gradient_is_that_of_the_reference(kind, words):
+@pytest.mark.parametrize("case", CASES)
+def test_value_and_gradient_are_those_of_the_reference(kind, case):
   """Central differences in float64."""
-  weight = np.float32([0, 1, 1, 1, 1, 1])
-  ids = np.array([0, 0, 1, 1, 2, 3])
+  weight, ids, options = CASES[case]
+  weight, ids = np.float32(weight), np.array(ids)
+  options = {"temperature": 0.3} | options
   inputs = vectors()
-  how = {"text_share": 0.3}
-  if words:
-    inputs = np.random.default_rng(1).normal(size=(2, 6, 3, 4))
-    inputs = inputs.astype(np.float32)
-    how["num_words"] = np.array([1, 2, 3, 3, 1, 2])
-  value, grads = value_and_gradients(
-    kind, *inputs, weight, temperature=0.2, image_id=ids, **how
-  )
+  if case == "tokens":
+    inputs = np.random.default_rng(1).normal(size=(2, 6, 3, 4)).astype("f4")
+  value, grads = with_gradients(kind, *inputs, weight, image_id=ids, **options)
 
   def exact(change):
-    moved = inputs + change.reshape(inputs.shape)
-    return reference(kind, *moved, weight, 0.2, ids, **how)
+    return reference(kind, *(inputs + change), weight, ids, **options)
 
-  steps = 1e-5 * np.eye(inputs.size)
-  want = np.array([exact(h) - exact(-h) for h in steps]) / 2e-5
-  np.testing.assert_allclose(value, exact(0 * steps[0]), rtol=1e-5)
-  np.testing.assert_allclose(
-    np.stack(grads), want.reshape(inputs.shape), rtol=1e-4, atol=1e-5
-  )
+  steps = 1e-5 * np.eye(inputs.size).reshape(-1, *inputs.shape)
+  want = np.reshape([exact(h) - exact(-h) for h in steps], inputs.shape) / 2e-5
+  np.testing.assert_allclose(value, exact(0), rtol=1e-5)
+  np.testing.assert_allclose(np.stack(grads), want, rtol=1e-4, atol=1e-5)
 
 
 @kinds
 def test_masked_rows_have_no_gradient_and_no_influence(kind):
   text, image = vectors()
   weight = np.float32([1, 0, 1, 1, 0, 1])
-  value, grads = value_and_gradients(kind, text, image, weight, temperature=0.5)
+  loss = functools.partial(with_gradients, kind, temperature=0.5)
+  value, grads = loss(text, image, weight)
   text[1], image[4] = 1e3, -7
-  other, other_grads = value_and_gradients(
-    kind, text, image, weight, temperature=0.5
-  )
+  other, other_grads = loss(text, image, weight)
   np.testing.assert_array_equal(value, other)
   for g, o in zip(grads, other_grads, strict=True):
     assert not np.any(g[1]) and not np.any(g[4])
     np.testing.assert_array_equal(g, o)
   # Neither a vector of zeros nor a batch without a row makes a NaN.
   text[2] = 0
-  _, grads = value_and_gradients(kind, text, image, weight, temperature=0.5)
+  _, grads = loss(text, image, weight)
   assert all(np.isfinite(g).all() for g in grads)
-  value, grads = value_and_gradients(
-    kind, text, image, 0 * weight, temperature=0.5
-  )
+  value, grads = loss(text, image, 0 * weight)
   assert value == 0 and not any(map(np.any, grads))
 
 
@@ -132,10 +118,9 @@ def test_masked_rows_have_no_gradient_and_no_influence(kind):
 def test_a_low_temperature(kind, own):
   """Cosines of 1 and -1 only, whose exp(s / tau) is far above fp32's range."""
   text, weight = np.float32([[1], [1], [-1], [1], [-1], [1]]), np.ones(6, "f4")
-  value, grads = value_and_gradients(
-    kind, text, own * text, weight, temperature=0.005
-  )
-  want = reference(kind, text, own * text, weight, 0.005, range(6))
+  sides, options = (text, own * text), {"temperature": 0.005}
+  value, grads = with_gradients(kind, *sides, weight, **options)
+  want = reference(kind, *sides, weight, range(6), **options)
   np.testing.assert_allclose(value, want, rtol=1e-5)
   assert all(np.isfinite(g).all() for g in grads)
 
@@ -151,9 +136,9 @@ def test_bf16_is_the_same_loss(kind, words):
   if words:
     options["num_words"] = rng.integers(1, 4, size=64)
   weight = np.ones(64, "f4")
-  got, grads = value_and_gradients(kind, *half, weight, **options)
+  got, grads = with_gradients(kind, *half, weight, **options)
   single = half.astype("f4")
-  want, want_grads = value_and_gradients(kind, *single, weight, **options)
+  want, want_grads = with_gradients(kind, *single, weight, **options)
   np.testing.assert_allclose(got, want, rtol=3e-3)
   for g, w in zip(grads, want_grads, strict=True):
     assert g.dtype == jnp.bfloat16

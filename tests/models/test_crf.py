@@ -60,6 +60,7 @@ def draw(seed, lengths, scale, tags=5):
 @settings(max_examples=40, deadline=None)
 def test_log_likelihood_and_viterbi_equal_enumeration(seed, lengths, scale):
   """Where all paths tie, at scale 0, the lowest tags are the best."""
+  close = np.testing.assert_allclose
   for tags in (2, 4):
     scores, emissions, path, _ = draw(seed, lengths, scale, tags)
     got = log_likelihood(scores, emissions, path, np.array(lengths))
@@ -69,11 +70,9 @@ def test_log_likelihood_and_viterbi_equal_enumeration(seed, lengths, scale):
       top = values.max()
       log_z = top + np.log(np.exp(values - top).sum())
       gold = values[paths.index(tuple(path[row, :length]))]
-      np.testing.assert_allclose(
-        got[row], gold - log_z, atol=1e-4 * scale + 1e-6
-      )
+      close(got[row], gold - log_z, atol=1e-4 * scale + 1e-6)
       assert tuple(np.array(best[row, :length])) == paths[values.argmax()]
-      np.testing.assert_allclose(best_score[row], top, rtol=1e-5, atol=1e-5)
+      close(best_score[row], top, rtol=1e-5, atol=1e-5)
       assert not np.any(best[row, length:])
 
 
@@ -97,7 +96,7 @@ def test_padding_reaches_no_gradient():
 @settings(max_examples=40, deadline=None)
 def test_marginals_equal_enumeration(seed, lengths, scale):
   """Of any path, orphans and neighbours of one type included."""
-  scores, emissions, path, _ = draw(seed, lengths, scale)
+  scores, emissions, path, counts = draw(seed, lengths, scale)
   rows, chances = [], []
   for row, length in enumerate(lengths):
     paths, values = brute_force(scores, emissions[row], length)
@@ -113,9 +112,7 @@ def test_marginals_equal_enumeration(seed, lengths, scale):
   found = len(rows)
   # As many as there can be: one shape.
   row, *where = np.array(rows + [(0, 0, 0, 2)] * (15 - found)).T
-  got = entity_probabilities(
-    scores, emissions[row], np.array(lengths)[row], *where
-  )
+  got = entity_probabilities(scores, emissions[row], counts[row], *where)
   np.testing.assert_allclose(got[:found], chances, rtol=1e-4, atol=1e-6)
 
 
@@ -126,10 +123,8 @@ def test_marginals_of_a_long_sentence_stay_exact():
 
   def chance(words, where):
     word = np.tile(30 + emissions[:, :1], (1, words, 1))
-    where = np.array([where])
-    return entity_probabilities(
-      scores, word, np.array([words]), where, where, inner
-    )
+    words, where = np.array([words]), np.array([where])
+    return entity_probabilities(scores, word, words, where, where, inner)
 
   # A short sentence, whose ends are far enough away to be forgotten.
   want = chance(60, 30)

@@ -10,7 +10,7 @@ from mner_jax.config import replace
 from mner_jax.data import batches
 from mner_jax.models.attention import Attention, linear
 from mner_jax.models.mner import MultimodalNER
-from tests.conftest import LONG
+from tests.conftest import LONG, named
 
 B, W, D = 2, 20, 16
 
@@ -39,25 +39,20 @@ def test_dropout_on_the_scene_is_that_of_repeated_keys(scene):
   """As in the authors' program, where the vector is repeated for each word."""
   attention, params, words, key, mask = scene
 
-  @jax.jit
-  @jax.vmap
-  def ours(rng):
-    return attention.apply(
-      params, words, key, mask, deterministic=False, rngs={"dropout": rng}
-    )[0]
+  def variance(*inputs):
+    @jax.jit
+    @jax.vmap
+    def drawn(rng):
+      options = {"deterministic": False, "rngs": {"dropout": rng}}
+      return attention.apply(params, *inputs, **options)[0]
 
-  @jax.jit
-  @jax.vmap
-  def repeated(rng):  # W keys and no mask
-    keys = jnp.broadcast_to(key[:1], (1, W, D))
-    return attention.apply(
-      params, words[:1], keys, deterministic=False, rngs={"dropout": rng}
-    )[0]
+    keys = jax.random.split(jax.random.key(2), 2000)
+    return np.array(drawn(keys)).var(axis=0).mean()
 
-  keys = jax.random.split(jax.random.key(2), 2000)
-  variance = [np.array(f(keys)).var(axis=0).mean() for f in (ours, repeated)]
-  np.testing.assert_allclose(*variance, rtol=0.1)
-  assert variance[0] > 0
+  ours = variance(words, key, mask)
+  copies = jnp.broadcast_to(key[:1], (1, W, D))  # and no mask
+  np.testing.assert_allclose(ours, variance(words[:1], copies), rtol=0.1)
+  assert ours > 0
 
 
 COUNTS = {"collaboration": 34, "concatenation": 18, "umt": 76, "maf": 30}
@@ -68,11 +63,9 @@ COUNTS = {"collaboration": 34, "concatenation": 18, "umt": 76, "maf": 30}
 )
 def test_new_layers_start_as_the_authors(tiny, fusion):
   """As torch's Linear, U(-1, 1) / sqrt(fan_in); in UMT and MAF as BERT's."""
-  labels = tuple("ABCDEFGHIJKLMNOP")
-  fields = {"model.fusion": fusion, "data.labels": labels}
+  fields = {"model.fusion": fusion, "data.labels": tuple("ABCDEFGHIJKLMNOP")}
   baseline = fusion in ("umt", "maf")
-  fields["model.vit.enabled"] = not baseline
-  fields["model.resnet.stages"] = (1,)
+  fields |= {"model.vit.enabled": not baseline, "model.resnet.stages": (1,)}
   config = replace(tiny, fields)
   model = MultimodalNER(config)
   batch = batches.empty(config, 1, config.data.buckets[0])
@@ -84,14 +77,9 @@ def test_new_layers_start_as_the_authors(tiny, fusion):
 
   # As NumPy's arrays: of its own, JAX would compile each deviation.
   params = jax.device_get(new_layers(jax.random.key(0)))
-  leaves = {
-    jax.tree_util.keystr(path, simple=True, separator="/"): x
-    for path, x in jax.tree.leaves_with_path(params)
-  }
-  checked = 0
-  for name, kernel in leaves.items():
-    if not name.endswith("/kernel"):
-      continue
+  leaves, checked = named(params), 0
+  for name in (x for x in leaves if x.endswith("/kernel")):
+    kernel = leaves[name]
     bound = kernel.shape[0] ** -0.5
     for x in (kernel, leaves[name.replace("kernel", "bias")]):
       spread = bound / 3**0.5

@@ -1,7 +1,6 @@
 """The assembled model: sizes, equations in their place, invariances."""
 
 import functools
-import math
 import pathlib
 
 import flax.linen as nn
@@ -18,7 +17,8 @@ from mner_jax.models import crf
 from mner_jax.models.layers import run_layers
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.training import step as stepping
-from tests.conftest import LONG, NO_DROPOUT, TEXT_ONLY, random_params
+from tests import conftest
+from tests.conftest import LONG, assert_close, total_size
 
 
 def shapes(config):
@@ -30,7 +30,7 @@ def shapes(config):
 
 @functools.cache
 def draw(config):
-  return random_params(shapes(config))
+  return conftest.random_params(shapes(config))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -43,20 +43,16 @@ def per_sentence(config, params, batch):
   return nll, best, out.emissions
 
 
-def size(tree):
-  return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
-
-
 def test_full_size_model_has_the_published_parameter_counts():
   labels = ("LOC", "MISC", "ORG", "PER")
   config = pretrained.fill_sizes(replace(Config(), {"data.labels": labels}))
   params = shapes(config)
-  assert size(params["text"]) == 177_853_440
+  assert total_size(params["text"]) == 177_853_440
   # CLIPVisionModel has 87,456,000; its final norm (2 x 768) is not used.
-  assert size(params["vit"]) == 87_456_000 - 1536
+  assert total_size(params["vit"]) == 87_456_000 - 1536
   # torchvision: 60,192,808 with the classifier; BatchNorm's scale and bias
   # are two numbers per channel there and here.
-  assert size(params["resnet"]) == 60_192_808 - 2_049_000
+  assert total_size(params["resnet"]) == 60_192_808 - 2_049_000
 
 
 CONFIGS = sorted(pathlib.Path("mner_jax/configs").glob("[a-z]*.py"))
@@ -100,10 +96,8 @@ def test_padding_rows_change_no_loss_and_no_gradient(config, random_batch):
   """Nor is there a NaN without any picture."""
   batch = random_batch(config, 8, 16)
   batch["weight"][6:] = 0
-  empty = {
-    name: np.concatenate([batch[name][:6], rows])
-    for name, rows in batches.empty(config, 2, 16).items()
-  }
+  rows = batches.empty(config, 2, 16)
+  empty = {k: np.concatenate([x[:6], rows[k]]) for k, x in batch.items()}
 
   @jax.jit
   @jax.value_and_grad
@@ -111,13 +105,11 @@ def test_padding_rows_change_no_loss_and_no_gradient(config, random_batch):
     out = MultimodalNER(config).apply({"params": params}, batch)
     return losses(config, out, batch)[0]
 
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
-    loss(draw(config), batch),
-    loss(draw(config), empty),
-  )
+  params = draw(config)
+  got, want = loss(params, batch), loss(params, empty)
+  assert_close(got, want, rtol=1e-4, atol=1e-6)
   blind = batch | {"has_image": np.zeros(8, bool)}  # none to compare or swap
-  finite = jax.tree.map(np.isfinite, loss(draw(config), blind))
+  finite = jax.tree.map(np.isfinite, loss(params, blind))
   assert all(x.all() for x in jax.tree.leaves(finite))
 
 
@@ -160,18 +152,11 @@ def test_layers_drop_different_units_the_same_in_any_program():
   want = loss(params)
   assert 0.08 < (want[0][1] != 0).mean() < 0.17  # 1 / 8; of one mask, 1 / 2
   for program in ((0, False), (2, True)):
-    jax.tree.map(
-      functools.partial(np.testing.assert_allclose, rtol=1e-5),
-      loss(params, *program),
-      want,
-    )
+    assert_close(loss(params, *program), want, rtol=1e-5)
 
 
-def test_frozen_layers_do_not_move_and_the_others_do_as_ever(
-  tiny, random_batch
-):
-  fields = {"model.text.num_layers": 3} | TEXT_ONLY | NO_DROPOUT
-  whole = replace(tiny, fields)
+def test_frozen_layers_stay_and_the_others_move_as_ever(tiny, random_batch):
+  whole = replace(tiny, {"model.text.num_layers": 3} | conftest.PLAIN_TEXT)
   split = replace(whole, {"model.text.frozen_layers": 2})
   batch = random_batch(whole)
   params = draw(whole)
@@ -191,11 +176,7 @@ def test_frozen_layers_do_not_move_and_the_others_do_as_ever(
   assert "lower_layers" not in moments["text"]
   of_upper = jax.tree.map(lambda x: x[2:], want["text"]["layers"])
   want = want | {"text": want["text"] | {"layers": of_upper}}
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
-    moments,
-    want,
-  )
+  assert_close(moments, want, rtol=1e-4, atol=1e-6)
   after = states[1].params["text"]
   jax.tree.map(np.testing.assert_array_equal, after["lower_layers"], lower)
   moved = jax.tree.map(lambda x, y: (x != y).any(), after["layers"], upper)
@@ -225,19 +206,16 @@ def test_what_decays(tiny):
 
 def test_remat_keeps_less(tiny, random_batch):
   batch = random_batch(tiny, 16, 32)
+  options = {"deterministic": False, "rngs": {"dropout": jax.random.key(1)}}
 
   def kept(config):
-    def backward(params):  # holds what the backward pass needs
-      out = functools.partial(
-        MultimodalNER(config).apply,
-        deterministic=False,
-        rngs={"dropout": jax.random.key(1)},
-      )
-      return jax.vjp(
-        lambda p: losses(config, out({"params": p}, batch), batch)[0], params
-      )[1]
+    def loss(params):
+      out = MultimodalNER(config).apply({"params": params}, batch, **options)
+      return losses(config, out, batch)[0]
 
-    return size(jax.eval_shape(backward, shapes(config)))
+    # What the backward pass needs.
+    saved = jax.eval_shape(lambda p: jax.vjp(loss, p)[1], shapes(config))
+    return total_size(saved)
 
   less = replace(tiny, {"model.text.remat": True, "model.vit.remat": True})
   assert kept(less) < 0.6 * kept(tiny)
