@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import random
-import resource
 import shutil
 
 import jax
@@ -22,12 +21,12 @@ from mner_jax.config import Config, UserError, replace, to_json
 from mner_jax.data import files
 from mner_jax.data import manifest as integrity
 from mner_jax.training.step import TrainState
+from tests.conftest import LONG, full_disk
 
 TRIES = int(os.environ.get("MNER_DAMAGE_TRIES", "1"))
 KINDS = ("flip", "truncate", "delete")
 SCORES = {1: 0.9, 2: 0.5, 3: 0.7}  # 1 is the best, 3 the latest
 TOKENIZER = "tokenizer/tokenizer.json"
-SIZE = resource.RLIMIT_FSIZE
 
 
 def state_of(step):
@@ -139,9 +138,7 @@ def test_a_state_may_be_donated_once_its_save_has_begun(workdir):
   np.testing.assert_array_equal(restored.params["w"], large)
 
 
-@pytest.mark.parametrize(
-  "every", [False, pytest.param(True, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("every", [False, LONG(True)])
 def test_damage_to_any_file_is_found(saved, tmp_path, capsys, every):
   """The step before is used, and one line names the file."""
   rng = random.Random(19)
@@ -194,21 +191,19 @@ def forget_step(folder):
   integrity.save(folder / "3", {x: entries[x] for x in ("f1", "files")})
 
 
-@pytest.mark.parametrize(
-  "change, expected",
-  [
-    (rename, "30: damaged: manifest.json is that of step 3"),
-    (add, "3: damaged: params/d/more is not part of it"),
-    (forget_step, "3: damaged: manifest.json is of another version"),
-  ],
-)
-def test_a_step_that_is_not_as_saved_here_is_not_used(
-  workdir, capsys, change, expected
-):
+CHANGES = {
+  rename: "30: damaged: manifest.json is that of step 3",
+  add: "3: damaged: params/d/more is not part of it",
+  forget_step: "3: damaged: manifest.json is of another version",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_step_that_is_not_as_saved_here_is_not_used(workdir, capsys, change):
   change(workdir / "checkpoints")
   assert checkpoint.latest_step(workdir) == 2
   (line,) = capsys.readouterr().err.splitlines()
-  assert expected in line
+  assert CHANGES[change] in line
 
 
 def test_the_first_array_of_another_shape_is_named(workdir, capfd):
@@ -317,13 +312,8 @@ def test_verify_prints_a_line_per_step(workdir, capsys):
 
 
 def test_files_are_whole_or_as_before(tmp_path):
-  """The limit on the size of files stands for a disk that fills up."""
-  path, before = tmp_path / "config.json", resource.getrlimit(SIZE)
+  path, said = tmp_path / "config.json", r"config.json: .*\(File too large\)"
   files.write(path, "old")
-  resource.setrlimit(SIZE, (2, before[1]))
-  try:
-    with pytest.raises(UserError, match=r"config.json: .*\(File too large\)"):
-      files.write(path, "new text")
-  finally:
-    resource.setrlimit(SIZE, before)
+  with full_disk(2), pytest.raises(UserError, match=said):
+    files.write(path, "new text")
   assert path.read_text() == "old"

@@ -16,6 +16,7 @@ from mner_jax import predict
 from mner_jax.config import UserError
 from mner_jax.data import words
 from mner_jax.evaluation import report
+from tests.conftest import read_jsonl
 from tests.training.test_loop import command
 
 
@@ -29,10 +30,8 @@ def test_the_tagger_equals_the_evaluation(trained, tagger):
   evaluated = trained[1]
   split = evaluated.examples.split
   sentences = [list(s.words) for s in split.sentences]
-  pictures = [
-    split.image(i) if status == "ok" else None
-    for i, status in enumerate(split.image_status)
-  ]
+  whole = [status == "ok" for status in split.image_status]
+  pictures = [split.image(i) if x else None for i, x in enumerate(whole)]
   assert {len(s) > 30 for s in sentences} == {True, False}  # windows, too
   found = tagger(sentences, pictures)
   assert [p["tags"] for p in found] == evaluated.predicted
@@ -43,8 +42,8 @@ def test_the_tagger_equals_the_evaluation(trained, tagger):
   for i, one in zip(order + order[:6], again + alone, strict=True):
     assert one["tags"] == found[i]["tags"]
     for entity, same in zip(one["entities"], found[i]["entities"], strict=True):
-      assert entity.pop("score") == pytest.approx(same["score"], abs=1e-5)
-      assert entity == {k: v for k, v in same.items() if k != "score"}
+      score = pytest.approx(same["score"], abs=1e-5)
+      assert entity == same | {"score": score}
 
 
 def test_pictures_reach_the_tagger(tagger, tmp_path):
@@ -100,17 +99,12 @@ def test_words_are_in_order_and_leave_only_space(text):
   assert not any(c.isalnum() for c in text[end:])
 
 
-def parse(text):
-  return [json.loads(line) for line in text.splitlines()]
-
-
 def test_files_and_pipes_of_both_formats(trained, tmp_path, monkeypatch):
   workdir, evaluated = trained
 
   def call(**flags):
     given = (f"--{name}={value}" for name, value in flags.items())
-    done = command("mner_jax/predict.py", f"--workdir={workdir}", *given)
-    return done.returncode, done.stdout, done.stderr
+    return command("mner_jax/predict.py", f"--workdir={workdir}", *given)
 
   data, output = workdir.parent / "data", tmp_path / "out.jsonl"
   output.symlink_to(tmp_path / "target.jsonl")
@@ -121,7 +115,7 @@ def test_files_and_pipes_of_both_formats(trained, tmp_path, monkeypatch):
   # One of the pictures is not there.
   said = (0, "", "8 sentences, 1 images missing\n")
   assert call(**source, output=output) == said
-  found = parse((tmp_path / "target.jsonl").read_text())
+  found = read_jsonl(tmp_path / "target.jsonl")
   assert output.is_symlink()
   assert [r["tags"] for r in found] == [tags for _, tags in sentences]
   path = tmp_path / "test.jsonl"  # beside images/
@@ -129,14 +123,14 @@ def test_files_and_pipes_of_both_formats(trained, tmp_path, monkeypatch):
   records = [{"tokens": s.words, "image": s.image} for s, _ in sentences]
   path.write_text("\n\n".join(map(json.dumps, records)))
   assert call(input=path, output=output) == said
-  assert parse(output.read_text()) == found
+  assert read_jsonl(output) == found
 
   def piped(text, **flags):
     stdin = types.SimpleNamespace(buffer=io.BytesIO(text.encode()))
     monkeypatch.setattr(sys, "stdin", stdin)
-    code, lines, note = call(input="-", **flags)
+    code, out, note = call(input="-", **flags)
     assert code == 0
-    return [r["tokens"] for r in parse(lines)], note
+    return [json.loads(line)["tokens"] for line in out.splitlines()], note
 
   lines = [{"text": "Anna visits Town1."}, {"text": ""}, {"tokens": ["Bob"]}]
   tokens = [["Anna", "visits", "Town1", "."], [], ["Bob"]]
@@ -167,12 +161,11 @@ def test_a_page_shows_what_the_file_holds(trained, tmp_path, monkeypatch):
   flags_of_files = f"--input={path}", f"--output={output}", images
 
   def call(*more):
-    result = command("mner_jax/predict.py", *flags, *more)
-    assert result.returncode == 0, result.stderr
+    command("mner_jax/predict.py", *flags, *more, check=True)
     return shown(page)
 
   data = call(*flags_of_files)
-  found = parse(output.read_text())
+  found = read_jsonl(output)
   assert not {"scores", "confusion", "run", "curves"} & set(data)
   assert "17 of 17 sentences" in data["note"]
   assert data["types"] == ["LOC", "PER"]
@@ -198,7 +191,7 @@ def test_a_page_shows_what_the_file_holds(trained, tmp_path, monkeypatch):
   cut = call(*flags_of_files)
   assert cut["sentences"] == data["sentences"][:3]
   assert "3 of 17 sentences with a word: the first that fit (3" in cut["note"]
-  assert parse(output.read_text()) == found
+  assert read_jsonl(output) == found
   picture = workdir.parent / "data" / "images" / "pic1.png"
   (one,) = call("--text=Anna Smith sings.", f"--image={picture}")["sentences"]
   assert one["words"][-1] == "." and not one["spaces"][-1]

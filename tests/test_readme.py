@@ -28,9 +28,7 @@ def test_short_commands(shared_run, tmp_path):
     _, *words = shlex.split(line.replace("my-model", str(tmp_path / "model")))
     if words[0] == "-m":
       words[:2] = [words[1].replace(".", "/") + ".py"]
-    result = command(*words)
-    assert result.returncode == 0, result.stderr
-    said.append(result.stdout)
+    said.append(command(*words, check=True).stdout)
   assert len(COMMANDS) > 6
   table, tagged, _ = said
   assert table.split()[:2] == ["F1", "precision"]

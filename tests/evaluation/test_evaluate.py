@@ -1,7 +1,6 @@
 """Predictions of windowed sentences; scores, logs and files around them."""
 
 import itertools
-import json
 import random
 import re
 
@@ -13,6 +12,7 @@ import seqeval.scheme
 from mner_jax.config import UserError, replace
 from mner_jax.data import batches, dataset, files, formats, wordpiece
 from mner_jax.evaluation import decoding, evaluate, record
+from tests.conftest import read_jsonl
 
 
 def test_stitched_emissions_do_not_depend_on_the_order(trained, monkeypatch):
@@ -91,8 +91,7 @@ def test_scores_are_those_of_seqeval(trained, tmp_path):
   assert re.search(rf"^all +{100 * scores['f1']:.2f} .* 32$", text, re.M)
   assert "not a fair score): F1 50.00 after step 8" in text
   record.write_predictions(evaluated, tmp_path)
-  lines = (tmp_path / "test_predictions.jsonl").read_text().splitlines()
-  records = [json.loads(line) for line in lines]
+  records = read_jsonl(tmp_path / "test_predictions.jsonl")
   assert [r["tags"] for r in records] == evaluated.predicted
   assert [r["gold"] for r in records] == gold
   assert [r["language"] for r in records] == [s.language for s in sentences]

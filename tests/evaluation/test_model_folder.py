@@ -2,10 +2,7 @@
 
 import json
 import pathlib
-import resource
 import shutil
-import subprocess
-import sys
 
 import huggingface_hub
 import jax
@@ -17,7 +14,8 @@ from mner_jax import cli
 from mner_jax.config import UserError, replace
 from mner_jax.evaluation import model_folder
 from mner_jax.predict import Tagger
-from tests.training.test_loop import ROOT, command
+from tests.conftest import full_disk, read_jsonl
+from tests.training.test_loop import command, spawn
 
 PREDICT = "mner_jax/predict.py"
 
@@ -30,20 +28,16 @@ def run(shared_run):
 @pytest.fixture(scope="module")
 def saved(run, tmp_path_factory):
   folder = tmp_path_factory.mktemp("saved") / "new" / "model"
-  result = command(PREDICT, f"--workdir={run}", f"--save={folder}")
-  assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+  ended = command(PREDICT, f"--workdir={run}", f"--save={folder}")
+  assert ended == (0, "", "")
   return folder
 
 
-def test_it_tags_as_eval_does_from_the_hub(
-  run, saved, trained, tmp_path, monkeypatch
-):
+def test_it_tags_as_eval_does(run, saved, trained, tmp_path, monkeypatch):
   """In a process of its own, from a cache as the Hub's client keeps it."""
-  evaluated = trained[1]
-  for sentence in evaluated.examples.split.sentences:
-    record = {"tokens": sentence.words, "image": sentence.image}
-    with (tmp_path / "in.jsonl").open("a") as file:
-      file.write(json.dumps(record) + "\n")
+  sentences = trained[1].examples.split.sentences
+  records = [{"tokens": s.words, "image": s.image} for s in sentences]
+  (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, records)))
   repo = tmp_path / "models--someone--ner"
   shutil.copytree(saved, repo / "blobs")
   for path in filter(pathlib.Path.is_file, (repo / "blobs").rglob("*")):
@@ -54,21 +48,13 @@ def test_it_tags_as_eval_does_from_the_hub(
   (repo / "refs/main").write_text("0")
   monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
   monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-  flags = [
-    "--workdir=someone/ner",
-    f"--input={tmp_path / 'in.jsonl'}",
-    f"--images={run.parent / 'data/images'}",
-  ]
-  result = subprocess.run(
-    [sys.executable, "-m", "mner_jax.predict", *flags],
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-  )
-  assert result.returncode == 0, result.stderr
-  tags = [json.loads(line)["tags"] for line in result.stdout.splitlines()]
-  lines = (run / "test_predictions.jsonl").read_text().splitlines()
-  assert tags == [json.loads(line)["tags"] for line in lines]
+  flags = f"--input={tmp_path}/in.jsonl", f"--images={run.parent}/data/images"
+  process = spawn("-m", "mner_jax.predict", "--workdir=someone/ner", *flags)
+  out, err = process.communicate()
+  assert process.returncode == 0, err
+  tags = [json.loads(line)["tags"] for line in out.splitlines()]
+  records = read_jsonl(run / "test_predictions.jsonl")
+  assert tags == [record["tags"] for record in records]
 
 
 def test_its_parameters_are_those_of_the_run(run, saved):
@@ -108,17 +94,13 @@ def test_the_card_holds_the_scores_of_the_run(run, saved):
   scores = json.loads((run / "test_metrics.json").read_text())
   assert card.data.language == ["en", "de"]
   assert card.data.library_name == "mner_jax" and card.data.license is None
-  found = {
-    (result.dataset_config, result.metric_type): result.metric_value
-    for result in card.data.eval_results
-  }
+  results = card.data.eval_results
+  found = {(x.dataset_config, x.metric_type): x.metric_value for x in results}
   groups = {"all": scores, **scores["per_language"]}
   assert set(groups) == {"all", "en", "de"}
-  assert found == {
-    (group, metric): row[metric]
-    for group, row in groups.items()
-    for metric in ("f1", "precision", "recall")
-  }
+  names = "f1", "precision", "recall"
+  want = {(group, x): row[x] for group, row in groups.items() for x in names}
+  assert found == want
   config = cli.read_workdir(run)
   english = next(x for x in card.text.splitlines() if x.startswith("en "))
   assert english.split()[-1] == str(scores["per_language"]["en"]["support"])
@@ -127,89 +109,77 @@ def test_the_card_holds_the_scores_of_the_run(run, saved):
   assert f"| step {scores['checkpoint_step']}, best on dev |" in card.text
 
 
-def truncate(folder):
-  path = folder / "model.safetensors"
+def put(content):
+  return lambda path: path.write_bytes(content)
+
+
+def cut(path):
   path.write_bytes(path.read_bytes()[:-9])
 
 
-def edit(name, change):
-  """Changes a file, and the manifest too, as somebody else's would be."""
+def arrays(changes):
+  """Puts these among the arrays of a file; None takes one away."""
 
-  def edited(folder):
-    change(folder / name)
-    hashes = json.dumps(model_folder._hashes(folder))
-    (folder / "manifest.json").write_text(hashes)
+  def change(path):
+    found = safetensors.numpy.load_file(path) | changes
+    left = {name: x for name, x in found.items() if x is not None}
+    safetensors.numpy.save_file(left, path)
 
-  return edited
-
-
-def array(change):
-  def changed(path):
-    arrays = safetensors.numpy.load_file(path)
-    change(arrays)
-    safetensors.numpy.save_file(arrays, path)
-
-  return edit("model.safetensors", changed)
+  return change
 
 
-BERT = '{"model_type": "bert", "architectures": ["BertModel"]}'
-BAD = {
-  "cut": (truncate, "model.safetensors: not as in manifest.json"),
-  "edited": (
-    lambda f: (f / "config.json").write_text("{}"),
+def hashes(path):
+  """Writes the manifest of the files as they are, as somebody else would."""
+  path.write_text(json.dumps(model_folder._hashes(path.parent)))
+
+
+MODEL, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
+BERT = b'{"model_type": "bert", "architectures": ["BertModel"]}'
+BIAS, ZEROS, unlink = "emissions/bias", np.zeros(2), pathlib.Path.unlink
+# ({file: what happens to it}, message).
+BAD = [
+  ({MODEL: cut}, "model.safetensors: not as in manifest.json"),
+  (
+    {CONFIG: put(b"{}")},
     r"\(config.json: not as in manifest.json\); copy or download it again",
   ),
-  "no tokenizer": (
-    lambda f: shutil.rmtree(f / "tokenizer"),
-    "tokenizer.json: missing",
-  ),
-  "no parameters": (
-    lambda f: (f / "model.safetensors").unlink(),
-    "model.safetensors: missing",
-  ),
-  "BERT": (
-    lambda f: (
-      (f / "manifest.json").unlink(),
-      (f / "config.json").write_text(BERT),
-    ),
+  ({"tokenizer": shutil.rmtree}, "tokenizer.json: missing"),
+  ({MODEL: unlink}, "model.safetensors: missing"),
+  (
+    {MANIFEST: unlink, CONFIG: put(BERT)},
     r"not a whole model of `.* --save` \(manifest.json: missing\)",
   ),
-  "another's manifest": (
-    lambda f: (f / "manifest.json").write_text("[]"),
-    "format, model.safetensors, config.json",
-  ),
-  "no JSON": (
-    lambda f: (f / "manifest.json").write_text("{"),
-    "manifest.json: not valid JSON",
-  ),
-  "no safetensors": (
-    edit("model.safetensors", lambda p: p.write_bytes(b"\x80\x04N.")),
-    "model.safetensors: cannot be read",
-  ),
-  "config of BERT": (
-    edit("config.json", lambda p: p.write_text(BERT)),
+  ({MANIFEST: put(b"[]")}, "format, model.safetensors, config.json"),
+  ({MANIFEST: put(b"{")}, "manifest.json: not valid JSON"),
+]
+# With a manifest of the changed file.
+HASHED = [
+  ({MODEL: put(b"\x80\x04N.")}, "model.safetensors: cannot be read"),
+  (
+    {CONFIG: put(BERT)},
     "config.json: not a run's settings .*no setting architectures",
   ),
-  "an array less": (
-    array(lambda arrays: arrays.pop("emissions/bias")),
+  (
+    {MODEL: arrays({BIAS: None})},
     "emissions/bias is missing, in the model of config.json float32",
   ),
-  "an array more": (
-    array(lambda arrays: arrays.update(more=np.zeros(2))),
+  (
+    {MODEL: arrays({"more": ZEROS})},
     r"more is float64\(2,\), in the model of config.json missing",
   ),
-  "another shape": (
-    array(lambda arrays: arrays.update({"emissions/bias": np.zeros(2)})),
+  (
+    {MODEL: arrays({BIAS: ZEROS})},
     r"emissions/bias is float64\(2,\), in the model",
   ),
-}
+]
+BAD += [(changes | {MANIFEST: hashes}, said) for changes, said in HASHED]
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_what_is_not_whole_is_refused(saved, tmp_path, name):
-  damage, said = BAD[name]
+@pytest.mark.parametrize("changes, said", BAD)
+def test_what_is_not_whole_is_refused(saved, tmp_path, changes, said):
   folder = shutil.copytree(saved, tmp_path / "copy")
-  damage(folder)
+  for name, change in changes.items():
+    change(folder / name)
   with pytest.raises(UserError, match=said) as error:
     Tagger.load(folder)
   assert str(folder) in str(error.value) and "\n" not in str(error.value)
@@ -217,13 +187,9 @@ def test_what_is_not_whole_is_refused(saved, tmp_path, name):
 
 def test_a_save_that_fails_leaves_nothing(run, tmp_path):
   """As on a full disk: no file may become larger than a few KB."""
-  before = resource.getrlimit(resource.RLIMIT_FSIZE)
-  try:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, before[1]))
-    with pytest.raises(UserError, match="model.safetensors: cannot be written"):
-      model_folder.save(run, tmp_path / "model")
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  said = "model.safetensors: cannot be written"
+  with full_disk(8000), pytest.raises(UserError, match=said):
+    model_folder.save(run, tmp_path / "model")
   assert not list(tmp_path.iterdir())
   # A run that is still untested has a card without scores.
   copy = shutil.copytree(run, tmp_path / "run")

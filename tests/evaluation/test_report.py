@@ -22,11 +22,7 @@ from tests.data.test_images import encode, random_image
 HOSTILE = (
   "<script>alert(1)</script>",
   '"><img src=x onerror=alert(1)>',
-  "<!--",
-  "&lt;b&gt;",
-  "\u2028",
-  "__POLICY__",
-  "__DATA__",
+  *("<!--", "&lt;b&gt;", "\u2028", "__POLICY__", "__DATA__"),
 )
 
 
@@ -220,9 +216,7 @@ WITHOUT += [{"model.fusion": "concatenation"}]
 
 
 @pytest.mark.parametrize("fields", WITHOUT)
-def test_models_without_such_weights_have_no_heat_map(
-  evaluated, workdir, fields
-):
+def test_models_without_weights_have_no_heat_map(evaluated, workdir, fields):
   config = replace(evaluated.examples.config, fields)
   examples = with_config(workdir, config)
   # Nothing is computed again: there is no evaluator.
@@ -233,9 +227,7 @@ def test_models_without_such_weights_have_no_heat_map(
   assert bool(data["pictures"]) == config.model.multimodal
 
 
-def test_a_large_split_is_cut_errors_first(
-  evaluated, workdir, data, monkeypatch
-):
+def test_a_cut_split_has_its_errors(evaluated, workdir, data, monkeypatch):
   wrong = {
     s["number"]
     for s in data["sentences"]

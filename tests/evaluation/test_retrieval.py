@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from mner_jax.data import batches, wordpiece
 from mner_jax.evaluation import retrieval
 from mner_jax.models import contrastive
 from mner_jax.models.mner import MultimodalNER
+from tests.conftest import assert_close
 
 
 def brute_force(similarity, own, k):
@@ -114,7 +114,7 @@ def test_pairs_are_what_the_model_compares(trained):
   order = shown[(found[0] @ expected[0][shown].T).argmax(axis=1)]
   assert sorted(order) == shown.tolist()
   expected = jax.tree.map(lambda x: x[order], expected)
-  jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), found, expected)
+  assert_close(found, expected, atol=1e-5)
   assert picture.tolist() == batch["image_id"][order].tolist()
   scores = retrieval.score(params, examples)
   counts = {k: (s["sentences"], s["pictures"]) for k, s in scores.items()}

@@ -18,7 +18,7 @@ from mner_jax.data import formats
 from mner_jax.tables import __main__ as tables
 from mner_jax.tables import output, prepare, rows, runs
 from mner_jax.training import run as running
-from tests.conftest import TINY
+from tests.conftest import TINY, read_jsonl
 from tests.training.test_loop import command, write_corpus
 
 REFERENCE, OTHER = "BERT-CRF", "BERT + softmax"
@@ -53,9 +53,7 @@ def parse(argv):
 
 
 def run(argv):
-  """Returns (exit code, stdout, stderr) of the command."""
-  done = command("mner_jax/tables/__main__.py", *argv)
-  return done.returncode, done.stdout, done.stderr
+  return command("mner_jax/tables/__main__.py", *argv)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +68,8 @@ def planned(folder):
   running.run(reference.config, reference.folder)
   shutil.copytree(reference.folder, other.folder)
   path = other.folder / "test_predictions.jsonl"
-  records = [json.loads(line) for line in path.read_text().splitlines()]
-  lines = [json.dumps(r | {"tags": r["gold"]}) + "\n" for r in records]
-  path.write_text("".join(lines))
+  records = [r | {"tags": r["gold"]} for r in read_jsonl(path)]
+  path.write_text("\n".join(map(json.dumps, records)))
   scores = other.read("test_metrics.json") | {"f1": 1.0}
   (other.folder / "test_metrics.json").write_text(json.dumps(scores))
   return other, reference
