@@ -138,7 +138,7 @@ def test_the_gradient_of_every_parameter(pair, tmp_path):
 def test_five_adam_steps(pair):
   config, params, model, batch = pair
   tx = stepping.make_optimizer(config.optim, 5)
-  state = random_state(config, tx)._replace(params=params)
+  state = random_state(config)._replace(params=params)
   step = jax.jit(stepping.make_train_step(config, tx))
   model = copy.deepcopy(model).train()
   used = [p for p in model.parameters() if p.requires_grad]
