@@ -113,8 +113,11 @@ TINY = {
 NO_DROPOUT = dict.fromkeys(
   ("model.dropout", "model.text.dropout", "model.text.attention_dropout"), 0.0
 )
-TEXT_ONLY = {"model.vit.enabled": False, "model.resnet.enabled": False}
-TEXT_ONLY |= {"data.images": ""}
+TEXT_ONLY = {
+  "data.images": "",
+  "model.vit.enabled": False,
+  "model.resnet.enabled": False,
+}
 PLAIN_TEXT = TEXT_ONLY | NO_DROPOUT
 
 

@@ -7,9 +7,9 @@ compiler reports. Times are an ESTIMATE by a roofline:
 
 `accessed` is the compiler's "bytes accessed", an upper bound. `sent` is what a
 device in a ring of n sends: 2 (n - 1) / n of what is all-reduced, (n - 1) / n
-of what is gathered or scattered. Nothing overlaps and nothing waits. They are
-those of the program with its layers unrolled, since XLA counts the work of a
-loop's body once; memory is that of the config's own program. A step fits if its
+of what is gathered or scattered. Nothing overlaps and nothing waits. XLA counts
+the work of a loop's body once, so the estimate is made from the program with its
+layers unrolled; memory is that of the config's own program. A step fits if its
 arguments, temporaries and results take less than the HBM.
 """
 
@@ -90,7 +90,7 @@ def _group_size(line):
 
 
 def memory(compiled, chip):
-  """What a compiled step needs of one device's memory: fields of a row."""
+  """Returns a row's fields: the memory that a step needs of one device."""
   sizes = compiled.memory_analysis()
   arguments = sizes.argument_size_in_bytes
   # Donated arguments and results share their memory.
@@ -104,7 +104,7 @@ def memory(compiled, chip):
 
 
 def work(compiled, chip, batch_size):
-  """What one device does in a compiled step without loops: fields of a row."""
+  """Returns a row's fields: the work of one device in a step without loops."""
   cost = compiled.cost_analysis()
   flops, accessed = cost["flops"], cost["bytes accessed"]
   kinds = collections.defaultdict(list)
@@ -156,13 +156,14 @@ def run(config, topology, sizes):
     row = {"topology": topology, "chips": mesh.size, "batch": size}
     row["length"] = length
     batch_size = size * mesh.shape["data"] * mesh.shape["fsdp"]
+    shape = mesh, batch_size, length
     with timing.within_memory(row, fits=False):
-      compiled, _, cost = train.compile_step(config, mesh, batch_size, length)
+      compiled, _, cost = train.compile_step(config, *shape)
       row |= memory(compiled, chip) | cost
-      if config != unrolled:
-        compiled, _, cost = train.compile_step(
-          unrolled, mesh, batch_size, length
-        )
+    # Unrolled, a step that fits may need too much memory.
+    if row["fits"]:
+      with timing.within_memory(row, estimated_ms="out of memory"):
+        compiled, _, cost = train.compile_step(unrolled, *shape)
         row["unrolled_compile_seconds"] = cost["compile_seconds"]
-      row |= work(compiled, chip, batch_size)
+        row |= work(compiled, chip, batch_size)
     yield row

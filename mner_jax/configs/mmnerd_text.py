@@ -38,7 +38,7 @@ TEXT_ONLY = {
 SETTINGS = {
   **TEXT_ONLY,
   "data.images": "",
-  # Tweets and captions are short: half the padding of (32, 64, 128).
+  # Tweets and captions are short: a third of the padding of (32, 64, 128).
   "data.buckets": (16, 24, 32, 48, 128),
   "train.score_test": True,
 }

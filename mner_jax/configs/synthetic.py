@@ -32,7 +32,7 @@ SETTINGS = {
   "model.resnet.image_size": 48,
   "model.resnet.stages": (1, 1, 1),
   "model.resnet.width": 8,
-  # Two layers compile and run quicker without a loop.
+  # Two layers compile a second sooner without a loop.
   "model.text.unroll": 2,
   "model.vit.unroll": 2,
   "model.fusion_heads": 4,

@@ -135,7 +135,8 @@ def hashes(path):
 
 MODEL, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
 BERT = b'{"model_type": "bert", "architectures": ["BertModel"]}'
-BIAS, ZEROS, unlink = "emissions/bias", np.zeros(2), pathlib.Path.unlink
+BIAS, ZEROS = "emissions/bias", np.zeros(2)
+unlink = pathlib.Path.unlink
 # ({file: what happens to it}, message).
 BAD = [
   ({MODEL: cut}, "model.safetensors: not as in manifest.json"),

@@ -22,7 +22,11 @@ from tests.data.test_images import encode, random_image
 HOSTILE = (
   "<script>alert(1)</script>",
   '"><img src=x onerror=alert(1)>',
-  *("<!--", "&lt;b&gt;", "\u2028", "__POLICY__", "__DATA__"),
+  "<!--",
+  "&lt;b&gt;",
+  "\u2028",
+  "__POLICY__",
+  "__DATA__",
 )
 
 

@@ -25,8 +25,12 @@ BASE = encoders.layers(12, 768, 12)
 BERT = {"model_type": "bert", "type_vocab_size": 2, "pad_token_id": 0}
 MBERT = BERT | BASE | {"vocab_size": 119_547}
 MINILM = BERT | encoders.layers(6, 384, 12) | {"vocab_size": 30_522}
-ROBERTA = {"layer_norm_eps": 1e-5, "max_position_embeddings": 514}
-ROBERTA |= {"type_vocab_size": 1, "pad_token_id": 1}
+ROBERTA = {
+  "layer_norm_eps": 1e-5,
+  "max_position_embeddings": 514,
+  "type_vocab_size": 1,
+  "pad_token_id": 1,
+}
 ROBERTA_BASE = ROBERTA | BASE | {"model_type": "roberta", "vocab_size": 50_265}
 XLM = ROBERTA | {"model_type": "xlm-roberta", "vocab_size": 250_002}
 CLIP = {"model_type": "clip_vision_model"}

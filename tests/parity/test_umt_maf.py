@@ -17,11 +17,13 @@ class Layer(nn.Module):
 
   def __init__(self, config):
     super().__init__()
-    sizes = config.model.text.hidden_size, config.model.text.intermediate_size
-    self.attention = Attention(*sizes[:1] * 2, config.model.fusion_heads)
-    self.attention_norm = nn.LayerNorm(sizes[0], eps=1e-12)
-    self.intermediate, self.output = nn.Linear(*sizes), nn.Linear(*sizes[::-1])
-    self.output_norm = nn.LayerNorm(sizes[0], eps=1e-12)
+    text = config.model.text
+    width, hidden = text.hidden_size, text.intermediate_size
+    self.attention = Attention(width, width, config.model.fusion_heads)
+    self.attention_norm = nn.LayerNorm(width, eps=1e-12)
+    self.intermediate = nn.Linear(width, hidden)
+    self.output = nn.Linear(hidden, width)
+    self.output_norm = nn.LayerNorm(width, eps=1e-12)
 
   def forward(self, queries, keys, mask=None):
     x = self.attention_norm(queries + self.attention(queries, keys, mask))
