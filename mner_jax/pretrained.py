@@ -4,6 +4,7 @@ One table maps published modules to ours. Nothing is guessed: an array that is
 missing on either side, or has another shape, is an error that lists both.
 """
 
+import gc
 import math
 import re
 import textwrap
@@ -232,7 +233,8 @@ def load_encoder(path, params):
     if not missing and not wrong:
       loaded[target] = jax.make_array_from_callback(
         x.shape, x.sharding, value.__getitem__
-      )
+      ).block_until_ready()
+      gc.collect(0)  # JAX frees the copy on the host only now
   unknown = [n for n in arrays.keys() - used if not _IGNORED.match(n)]
   problems = [
     f"{title}: {textwrap.shorten(', '.join(sorted(found)), 400)}"
