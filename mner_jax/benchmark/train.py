@@ -34,7 +34,7 @@ def trace_step(config, mesh, batch_size, length):
   sharding.check_batch_size(batch_size, mesh)
   tx = stepping.make_optimizer(config.optim, 1000)
   init = stepping.make_init(config, tx)
-  state = jax.eval_shape(init, jax.ShapeDtypeStruct((2,), "uint32"))
+  state = jax.eval_shape(init, jax.random.key_data(jax.random.key(0)))
   state_sharding = sharding.shardings(state, mesh)
   batch = {
     name: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)

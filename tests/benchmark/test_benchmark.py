@@ -2,9 +2,11 @@
 
 import json
 
+import jax
 import pytest
 
-from mner_jax.benchmark import aot, crf, input
+from mner_jax.benchmark import aot, crf, input, train
+from mner_jax.sharding import make_mesh
 from tests.conftest import LONG
 from tests.training.test_loop import command
 
@@ -50,6 +52,13 @@ def test_compile_writes_what_a_start_costs(tmp_path):
       assert row[name] > 0 and found[name] == row[name]
     lines.append(row["stablehlo_lines"])
   assert lines[1] > lines[0] > 1000
+
+
+def test_a_step_takes_the_random_keys_that_jax_is_set_to(tiny):
+  """JAX_DEFAULT_PRNG_IMPL=rbg has keys of another size."""
+  with jax.default_prng_impl("rbg"):
+    traced, _ = train.trace_step(tiny, make_mesh(tiny.mesh), 8, 16)
+  assert traced.out_info[0].rng.shape == (4,)
 
 
 def test_rows_of_the_crf_and_of_the_input_pipeline():
