@@ -8,8 +8,9 @@ all of --data.
 
 Finished runs are not repeated and others resume; a run that fails is reported
 and does not stop the others. Ctrl-C or SIGTERM saves. WORKDIR/NAME-SCALE/kept/
-gets what the table needs of its runs: in mner_jax/tables/results/ they count as
-finished everywhere, and --kept prints the table from them, without data.
+gets what the table needs of its finished runs, made here or kept before: copied
+to mner_jax/tables/results/ they count as finished everywhere, and --kept prints
+the table from them, without data.
 Exit code 0; 1 if a run failed; 2 for bad input; 75 if stopped.
 """
 
@@ -45,7 +46,7 @@ def arguments(parser):
 
 
 def plan(args):
-  """Returns the runs.Run that the arguments ask for."""
+  """Returns the runs.Run of all rows of a table at this scale."""
   table = TABLES[args.name]
   workdir = epath.Path(args.workdir)
   module = f"mner_jax.configs.{table.configs[args.scale]}"
@@ -55,22 +56,24 @@ def plan(args):
   overrides = (text.partition("=") for text in args.override)
   config = cli.override(config, {name: text for name, _, text in overrides})
   seeds = range(19, 19 + args.seeds)
-  planned = runs.plan(config, _rows(args, table), seeds, workdir)
-  for run in planned:
-    if not run.finished:  # a run would find no weights only when its turn comes
-      pretrained.fill_sizes(run.config)
-  return planned
-
-
-def _rows(args, table):
-  """The table's rows at this scale, or those of --rows and the reference."""
   left_out = table.paper_only if args.scale == "mini" else ()
   rows = {k: row for k, row in table.rows.items() if k not in left_out}
-  wanted = args.rows or rows
-  if unknown := [name for name in wanted if name not in rows]:
-    names = ", ".join(rows)
+  return runs.plan(config, rows, seeds, workdir)
+
+
+def choose(args, planned):
+  """Returns the runs of --rows and of the reference, by default all."""
+  names = list(dict.fromkeys(run.row for run in planned))
+  wanted = args.rows or names
+  if unknown := [name for name in wanted if name not in names]:
+    names = ", ".join(names)
     raise UserError(f"--rows: no row {unknown[0]!r}; there are {names}")
-  return {k: v for k, v in rows.items() if k in {*wanted, table.reference}}
+  wanted = {*wanted, TABLES[args.name].reference}
+  chosen = [run for run in planned if run.row in wanted]
+  for run in chosen:
+    if not run.finished:  # a run would find no weights only when its turn comes
+      pretrained.fill_sizes(run.config)
+  return chosen
 
 
 def _data(args, table, config, workdir):
@@ -116,9 +119,12 @@ def main(args):
       raise UserError("--kept takes no --rows, --data or --override")
     planned = runs.kept(name)
   else:
-    planned = plan(args)
-    failures = runs.execute(planned)
-    _keep(planned, folder / "kept", name)
+    whole = plan(args)
+    planned = choose(args, whole)
+    try:
+      failures = runs.execute(planned)
+    finally:  # also what was finished before it was stopped
+      _keep(whole, folder / "kept", name)
   found = output.collect(table, planned, failures)
   text = output.markdown(table, found)
   files.write(folder / "table.json", json.dumps(found, indent=2))

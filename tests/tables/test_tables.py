@@ -46,10 +46,11 @@ def arguments(folder, workdir="tables"):
   ]
 
 
-def parse(argv):
+def plan(argv):
   parser = argparse.ArgumentParser()
   tables.arguments(parser)
-  return parser.parse_args(argv)
+  args = parser.parse_args(argv)
+  return tables.choose(args, tables.plan(args))
 
 
 def run(argv):
@@ -63,7 +64,7 @@ def planned(folder):
   The reference is trained in this process; the other row's folder is a copy of
   it in which everything is found.
   """
-  planned = tables.plan(parse(arguments(folder)))
+  planned = plan(arguments(folder))
   other, reference = sorted(planned, key=lambda one: one.row == REFERENCE)
   running.run(reference.config, reference.folder)
   shutil.copytree(reference.folder, other.folder)
@@ -121,7 +122,7 @@ def test_every_number_leads_to_a_run(folder, planned, monkeypatch):
   monkeypatch.setattr(runs, "RESULTS", place / "kept")
   code, again, err = run(["text", "--kept", f"--workdir={folder / 'again'}"])
   assert (code, again) == (0, out), err
-  elsewhere = tables.plan(parse(arguments(folder, "elsewhere")))
+  elsewhere = plan(arguments(folder, "elsewhere"))
   assert all(one.finished for one in elsewhere)
   texts = [p.read_text() for p in (place / "kept").rglob("*") if p.is_file()]
   assert len(texts) == 11 and not any("Anna" in text for text in texts)
@@ -199,11 +200,17 @@ def test_a_failed_run_costs_its_row_only(folder, planned):
 
 
 def test_a_signal_ends_the_run_and_the_table(folder, planned):
-  """Its run saves and nothing is started after it; exit code 75."""
-  argv = [*arguments(folder), "--seeds=3"]
-  more = tables.plan(parse(argv))
+  """Its run saves and nothing is started after it; exit code 75.
+
+  What was finished is kept, also of rows that this command did not ask for.
+  """
+  argv = [*arguments(folder), "--seeds=3", f"--rows={REFERENCE}"]
+  argv.remove(f"--rows={OTHER}")
+  more = plan(argv)
   first, second, *_ = (one for one in more if not one.finished)
   log = first.folder / "log.txt"
+  kept = folder / "tables" / "text-mini" / "kept" / "text-mini.json"
+  kept.unlink(missing_ok=True)
 
   def stop():
     while not (log.exists() and "sentences;" in log.read_text()):
@@ -216,6 +223,8 @@ def test_a_signal_ends_the_run_and_the_table(folder, planned):
   assert err.endswith("stopped; the same command goes on\n")
   assert "stopped at step" in log.read_text()
   assert not second.folder.exists()
+  want = {one.row: {"hash": one.hash, "seeds": [19]} for one in planned}
+  assert json.loads(kept.read_text()) == want
 
 
 def test_a_subset_without_train_file_parts_valid(tmp_path):
