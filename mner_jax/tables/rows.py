@@ -33,7 +33,11 @@ class Table(NamedTuple):
   configs: dict[str, str] = {"mini": "synthetic", "paper": "mmnerd"}
   reference: str = "2M-NER"
   columns: dict[str, str] = {x: f"per_language.{x}.f1" for x in _LANGUAGES}
-  budget: dict[str, dict] = {"mini": {"train.epochs": 3}}
+  # The warm-up has the 92 updates of the config's 7 epochs: of a share of 3
+  # epochs, 40, one seed in three did not recover.
+  budget: dict[str, dict] = {
+    "mini": {"train.epochs": 3, "optim.warmup_share": 0.07}
+  }
   subset: dict[str, int] = {}
   notes: tuple[str, ...] = ()
   paper_only: tuple[str, ...] = ()
