@@ -120,9 +120,8 @@ def signalled(patch, path, call, number):
 
 def bucket(patch, root):
   """Makes gs:// a local folder, without what a bucket store has not: append."""
-  import importlib
-
   import fsspec
+  from etils.epath import backend
   from fsspec.implementations.dirfs import DirFileSystem
   from orbax.checkpoint._src.path import gcs_utils
 
@@ -154,8 +153,9 @@ def bucket(patch, root):
     path = path.removeprefix("gs://")
     return {"driver": "file", "path": f"{root}/{path}"}
 
-  registry = importlib.import_module("fsspec.registry")
-  for name in Bucket.protocol:
-    patch.setitem(registry._registry, name, Bucket)
+  def filesystem(*_):  # without the cache of the method, which would outlive us
+    return Bucket()
+
+  patch.setattr(backend._FileSystemSpecBackend, "_get_filesystem", filesystem)
   # The arrays are written by tensorstore, not by fsspec.
   patch.setattr(gcs_utils, "get_kvstore_for_gcs", store)
