@@ -268,3 +268,9 @@ def test_accumulation_is_one_batch_to_the_crf(tiny, random_batch):
   losses, state = run(parts, (2, 2, 2), batch)
   np.testing.assert_allclose(losses, want_losses, rtol=1e-5)
   assert_same_params(named(state.params), named(want.params))
+
+
+@pytest.mark.parametrize("options", stepping.COMPILER_OPTIONS.values())
+def test_compiler_options_are_known_to_this_jax(options):
+  """An unknown one would end every run on its platform."""
+  assert jax.jit(lambda x: x, compiler_options=options)(1) == 1
