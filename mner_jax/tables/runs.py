@@ -147,15 +147,15 @@ def execute(runs):
       if stopped:  # the signal came while the child started
         child.terminate()
       code = child.wait()
+      if stopped:
+        say("stopped; the same command goes on")
+        raise Stopped
       if code or not run.finished:
         failures[run.folder] = _reason(run, code)
         outcome = f"FAILED ({failures[run.folder]}); the others go on"
       else:
         outcome = f"F1 {run.read('test_metrics.json')['f1']:.4f}"
       say(f"  {name}: {outcome} in {time.monotonic() - start:.0f} s")
-      if stopped:
-        say("stopped; the same command goes on")
-        raise Stopped
   return failures
 
 

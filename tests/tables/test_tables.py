@@ -221,6 +221,7 @@ def test_a_signal_ends_the_run_and_the_table(folder, planned):
   code, out, err = run(argv)
   assert code == EXIT_STOPPED and out == ""
   assert err.endswith("stopped; the same command goes on\n")
+  assert "FAILED" not in err
   assert "stopped at step" in log.read_text()
   assert not second.folder.exists()
   want = {one.row: {"hash": one.hash, "seeds": [19]} for one in planned}
