@@ -128,6 +128,19 @@ def test_every_number_leads_to_a_run(folder, planned, monkeypatch):
   assert len(texts) == 11 and not any("Anna" in text for text in texts)
 
 
+@pytest.mark.parametrize(
+  "path", sorted(runs.RESULTS.glob("*.json")), ids=lambda x: x.stem
+)
+def test_a_kept_table_is_readable_by_this_version(path):
+  """The settings of its runs, too; and it is the table beside it."""
+  found = runs.kept(path.stem)
+  table = rows.TABLES[path.stem.rpartition("-")[0]]
+  text = path.with_suffix(".md").read_text()
+  for one in found:
+    assert one.finished and one.row in table.rows
+    assert f" | {one.hash} |" in text
+
+
 def test_rows_are_paired_by_sentence(tmp_path):
   """Files begin with the languages that a row was trained on."""
   person, place, nothing = ["B-PER"], ["B-LOC"], ["O"]
