@@ -29,6 +29,7 @@ from mner_jax.config import UserError, replace
 from mner_jax.configs import mmnerd
 from mner_jax.data import files
 from mner_jax.pretrained import fill_sizes
+from mner_jax.training import compiling
 
 
 def counts(text):
@@ -107,6 +108,7 @@ def main(args):
   if args.compile_for:  # needs the TPU's compiler, not a TPU
     jax.config.update("jax_platforms", "cpu")
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+  compiling.reuse_memory()  # as train.py does
   machine = {
     "device": jax.devices()[0].device_kind,
     "devices": jax.device_count(),

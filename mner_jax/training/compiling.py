@@ -1,7 +1,8 @@
-"""Compiled programs: kept on disk, and what they cost to make."""
+"""Compiled programs: kept on disk, what they cost to make, their memory."""
 
 import collections
 import contextlib
+import ctypes
 import pathlib
 import time
 
@@ -12,6 +13,7 @@ from mner_jax.config import UserError
 _FOLDER = "~/.cache/mner_jax"
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _FOUND = "/jax/compilation_cache/cache_hits"
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def keep(folder=None):
@@ -31,6 +33,21 @@ def keep(folder=None):
   jax.config.update("jax_compilation_cache_dir", folder)
   # JAX would leave out what compiled in under a second.
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def reuse_memory():
+  """Lets steps on a CPU have the memory of those before; call it first.
+
+  XLA allocates a step's temporaries anew each time. glibc would give them back
+  in between, and the system clear their pages: a fifth of the time on 2 cores.
+  It keeps up to 2 GiB of what the main thread allocates, so steps must run in
+  it. Other devices and systems are left as they are.
+  """
+  jax.config.update("jax_cpu_enable_async_dispatch", False)
+  mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+  if mallopt and jax.default_backend() == "cpu":
+    mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @contextlib.contextmanager

@@ -194,8 +194,9 @@ def train(config, workdir, stop_at=None, profile=(0, 0)):
       if ending:
         break
       with log.waiting():
-        batch = next(loader)
-      batch = sharding.put_batch(batch, batch_size, mesh)
+        batch = sharding.put_batch(next(loader), batch_size, mesh)
+        # A CPU runs the step in this thread only if its batch is there.
+        jax.block_until_ready(batch)
       if step + 1 == profile[0]:
         jax.profiler.start_trace(str(workdir))
       if (length := batch["input_ids"].shape[1]) in compiled:

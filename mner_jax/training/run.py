@@ -51,6 +51,7 @@ def run(config, workdir, stop_at=None, profile=(0, 0), retrieve=False):
   and a model that aligns, `test_retrieval.json`; and `test_metrics.json`,
   which comes last and means finished.
   """
+  compiling.reuse_memory()
   workdir = epath.Path(workdir)
   with record.accounting(workdir), lock(workdir):
     trained = loop.train(config, workdir, stop_at, profile)

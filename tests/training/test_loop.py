@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import platform
 import runpy
 import shutil
 import subprocess
@@ -215,3 +216,24 @@ def test_other_sentences_in_a_workdir_are_refused(corpus, workdir, tmp_path):
   # The same sentences elsewhere are the same data.
   path.write_text(path.read_text().replace("leaves", "visits"))
   command(*arguments, check=True)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
+def test_a_step_on_a_cpu_has_the_memory_of_the_one_before():
+  """No step waits for the system to clear 64 MiB of pages, 16,384 faults."""
+  code = """
+import resource
+from mner_jax.training import compiling
+compiling.reuse_memory()
+import jax
+x = jax.block_until_ready(jax.numpy.ones((2, 1 << 23)))
+step = jax.jit(lambda x: jax.numpy.sort(x + 1, axis=0)[0, 0])
+for _ in range(4):
+  step(x).block_until_ready()
+  print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+  )
+  first, *_, last = map(int, done.stdout.split())
+  assert last - first < 1000
