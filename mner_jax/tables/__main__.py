@@ -14,6 +14,7 @@ the table from them, without data.
 Exit code 0; 1 if a run failed; 2 for bad input; 75 if stopped.
 """
 
+import contextlib
 import importlib
 import json
 import sys
@@ -46,7 +47,7 @@ def arguments(parser):
 
 
 def plan(args):
-  """Returns the runs.Run of all rows of a table at this scale."""
+  """Returns the runs.Run that are asked for, and those of the other rows."""
   table = TABLES[args.name]
   workdir = epath.Path(args.workdir)
   module = f"mner_jax.configs.{table.configs[args.scale]}"
@@ -56,24 +57,27 @@ def plan(args):
   overrides = (text.partition("=") for text in args.override)
   config = cli.override(config, {name: text for name, _, text in overrides})
   seeds = range(19, 19 + args.seeds)
-  left_out = table.paper_only if args.scale == "mini" else ()
-  rows = {k: row for k, row in table.rows.items() if k not in left_out}
-  return runs.plan(config, rows, seeds, workdir)
-
-
-def choose(args, planned):
-  """Returns the runs of --rows and of the reference, by default all."""
-  names = list(dict.fromkeys(run.row for run in planned))
-  wanted = args.rows or names
-  if unknown := [name for name in wanted if name not in names]:
-    names = ", ".join(names)
-    raise UserError(f"--rows: no row {unknown[0]!r}; there are {names}")
-  wanted = {*wanted, TABLES[args.name].reference}
-  chosen = [run for run in planned if run.row in wanted]
-  for run in chosen:
+  rows, names = _rows(args, table)
+  asked = {k: row for k, row in rows.items() if k in names}
+  planned, others = runs.plan(config, asked, seeds, workdir), []
+  for run in planned:
     if not run.finished:  # a run would find no weights only when its turn comes
       pretrained.fill_sizes(run.config)
-  return chosen
+  for name in (name for name in rows if name not in names):
+    with contextlib.suppress(UserError):  # not possible with these arguments
+      others += runs.plan(config, {name: rows[name]}, seeds, workdir)
+  return planned, others
+
+
+def _rows(args, table):
+  """(rows at this scale, names of those of --rows and of the reference)."""
+  left_out = table.paper_only if args.scale == "mini" else ()
+  rows = {k: row for k, row in table.rows.items() if k not in left_out}
+  names = args.rows or rows
+  if unknown := [name for name in names if name not in rows]:
+    known = ", ".join(rows)
+    raise UserError(f"--rows: no row {unknown[0]!r}; there are {known}")
+  return rows, {*names, table.reference}
 
 
 def _data(args, table, config, workdir):
@@ -119,12 +123,11 @@ def main(args):
       raise UserError("--kept takes no --rows, --data or --override")
     planned = runs.kept(name)
   else:
-    whole = plan(args)
-    planned = choose(args, whole)
+    planned, others = plan(args)
     try:
       failures = runs.execute(planned)
     finally:  # also what was finished before it was stopped
-      _keep(whole, folder / "kept", name)
+      _keep([*planned, *others], folder / "kept", name)
   found = output.collect(table, planned, failures)
   text = output.markdown(table, found)
   files.write(folder / "table.json", json.dumps(found, indent=2))

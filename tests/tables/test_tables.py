@@ -49,8 +49,7 @@ def arguments(folder, workdir="tables"):
 def plan(argv):
   parser = argparse.ArgumentParser()
   tables.arguments(parser)
-  args = parser.parse_args(argv)
-  return tables.choose(args, tables.plan(args))
+  return tables.plan(parser.parse_args(argv))[0]
 
 
 def run(argv):
