@@ -39,7 +39,7 @@ def reuse_memory():
   """Lets steps on a CPU have the memory of those before; call it first.
 
   XLA allocates a step's temporaries anew each time. glibc would give them back
-  in between, and the system clear their pages: a quarter of the time on 2 cores.
+  in between, and the system clear their pages: a quarter of a step on 2 cores.
   It keeps up to 2 GiB of what the main thread allocates, so steps must run in
   it. Other devices and systems are left as they are.
   """
