@@ -1,4 +1,4 @@
-"""The figure of a table: learning curves on dev, and F1 by language."""
+"""The figure of a table: learning curves on dev, F1 by row and language."""
 
 import matplotlib
 import numpy as np
@@ -17,43 +17,53 @@ def draw(found, runs, path):
   """
   rows = [row for row in found["rows"] if row["seeds"]]
   # There may be more rows than matplotlib has colours by default.
-  shades = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(rows)))
-  colours = {row["row"]: x for row, x in zip(rows, shades, strict=True)}
-  size = (13, 4 + 0.15 * len(rows))
-  figure = Figure(figsize=size, layout="constrained")
-  curves, bars = figure.subplots(1, 2)
-  _curves(curves, runs, colours)
-  _bars(bars, rows, colours)
-  figure.legend(loc="outside lower center", ncols=4)
+  shades = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.9, len(rows)))
+  figure = Figure(figsize=(13, 3 + 0.25 * len(rows)), layout="constrained")
+  curves, points = figure.subplots(1, 2)
+  _curves(curves, rows, shades, runs)
+  _points(points, rows, shades)
   figure.suptitle(found["title"])
   # Equal runs give equal files.
   with matplotlib.rc_context({"svg.hashsalt": "mner_jax"}):
     figure.savefig(path, metadata={"Date": None})
 
 
-def _curves(axes, runs, colours):
-  for row, colour in colours.items():
-    label = row  # for the first seed only
+def _curves(axes, rows, shades, runs):
+  for row, shade in zip(rows, shades, strict=True):
     for run in runs:
-      if run.row == row and run.finished:
+      if run.row == row["row"] and run.finished:
         records = files.read_lines(run.folder / "metrics.jsonl")
         scored = [r for r in records if "valid_f1" in r]
         steps = [r["step"] for r in scored]
         f1 = [100 * r["valid_f1"] for r in scored]
-        axes.plot(steps, f1, ".-", color=colour, label=label)
-        label = None
+        axes.plot(steps, f1, ".-", color=shade)
   axes.set(xlabel="updates", ylabel="F1 on dev, %: each seed")
   axes.grid(alpha=0.3)
 
 
-def _bars(axes, rows, colours):
-  width = 0.8 / len(rows)
+def _points(axes, rows, shades):
   languages = sorted({x for r in rows for x in r["scores"]["per_language"]})
-  for i, row in enumerate(rows):
-    for language, scores in row["scores"]["per_language"].items():
-      x = languages.index(language) + (i - (len(rows) - 1) / 2) * width
-      mean, sd = 100 * scores["f1"]["mean"], 100 * (scores["f1"]["sd"] or 0)
-      axes.bar(x, mean, width, yerr=sd, color=colours[row["row"]])
-  axes.set_xticks(range(len(languages)), languages)
-  axes.set(ylabel="F1 on test, %: mean and standard deviation")
-  axes.grid(axis="y", alpha=0.3)
+  zero_shot = ""
+  for i, language in enumerate(languages):
+    label = language  # for the first row only
+    for y, row in enumerate(rows):
+      f1 = row["scores"]["per_language"][language]["f1"]
+      seen = language in row["languages"]
+      zero_shot = zero_shot if seen else "; hollow: zero-shot"
+      axes.errorbar(
+        100 * f1["mean"],
+        y,
+        xerr=100 * (f1["sd"] or 0),
+        fmt="os^D"[i % 4],
+        color=f"C{i}",
+        markerfacecolor=None if seen else "white",
+        label=label,
+      )
+      label = None
+  axes.set(xlabel=f"F1 on test, %: mean and standard deviation{zero_shot}")
+  axes.set_yticks(range(len(rows)), [row["row"] for row in rows])
+  for text, shade in zip(axes.get_yticklabels(), shades, strict=True):
+    text.set(color=shade, weight="bold")  # the legend of the curves
+  axes.invert_yaxis()
+  axes.grid(alpha=0.3)
+  axes.legend(title="test language")
