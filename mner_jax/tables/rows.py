@@ -113,7 +113,7 @@ TABLES = {
   "languages-updates": _LANGUAGE_TABLE._replace(
     title="As languages, with the same number of updates in each row",
     rows={
-      name: row | {"train.epochs": 12 // len(row["data.languages"])}
+      name: row | {"train.epochs": 4 // len(row["data.languages"])}
       for name, row in _LANGUAGE_TABLE.rows.items()
     },
     notes=_LANGUAGE_TABLE.notes[:1],
