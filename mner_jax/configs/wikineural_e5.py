@@ -30,12 +30,8 @@ Command:
 from mner_jax.config import Config, replace
 from mner_jax.configs.mmnerd_text import TEXT_ONLY
 
-SETTINGS = {
-  **TEXT_ONLY,
-  "data.path": "wikineural",
-  "data.images": "",
-  # A sixth of the pieces is padding; a quarter with (32, 48, 64, 128, 256).
-  "data.buckets": (24, 32, 40, 48, 64, 96, 256),
+# How the encoder is trained; with the paintings and with MMNERD too.
+RECIPE = {
   "model.text.weights": "intfloat/multilingual-e5-small",
   "model.dropout": 0.2,
   "optim.frozen": (r"^text/word_embeddings/",),
@@ -43,6 +39,14 @@ SETTINGS = {
   "optim.warmup_share": 0.1,
   "train.batch_size": 8,
   "train.epochs": 3,
+}
+SETTINGS = {
+  **TEXT_ONLY,
+  **RECIPE,
+  "data.path": "wikineural",
+  "data.images": "",
+  # A sixth of the pieces is padding; a quarter with (32, 48, 64, 128, 256).
+  "data.buckets": (24, 32, 40, 48, 64, 96, 256),
 }
 
 
