@@ -22,6 +22,7 @@ def draw(found, runs, path):
   curves, points = figure.subplots(1, 2)
   _curves(curves, rows, shades, runs)
   _points(points, rows, shades)
+  figure.legend(title="test language", loc="outside right upper")
   figure.suptitle(found["title"])
   # Equal runs give equal files.
   with matplotlib.rc_context({"svg.hashsalt": "mner_jax"}):
@@ -66,4 +67,3 @@ def _points(axes, rows, shades):
     text.set(color=shade, weight="bold")  # the legend of the curves
   axes.invert_yaxis()
   axes.grid(alpha=0.3)
-  axes.legend(title="test language")
