@@ -3,7 +3,7 @@
   python eval.py --workdir=DIR --split=test
 
 Settings of the run may be changed, as --config.data.path=DIR2 or
---config.data.languages="('de',)". The scores are then of other data, and
+--config.data.languages="('de',)". Scores of other data, or in another dtype,
 go to --output alone, not into the run's folder.
 """
 
@@ -35,6 +35,11 @@ def arguments(parser):
 def main(args):
   trained = cli.read_workdir(args.workdir)
   texts = dict(args.overrides)
+  if args.split != "test" and "data.eval_languages" in texts:
+    raise UserError(
+      "--config.data.eval_languages: only the test split is of these; with"
+      f" --split={args.split} give --config.data.languages"
+    )
   if "data.languages" in texts:
     # Whoever names languages here means those to score.
     texts.setdefault("data.eval_languages", "()")
@@ -42,11 +47,12 @@ def main(args):
   for line in differences(trained, config):
     if line.startswith("model."):
       raise UserError(f"config: {line}: the model is the one that was trained")
-  own = not args.shuffle_images and config.data == trained.data
+  same = (config.data, config.dtype) == (trained.data, trained.dtype)
+  own = same and not args.shuffle_images
   if args.report and not own:
     raise UserError(
       "--report shows the run's own data and pictures: give it without"
-      " --shuffle_images and --config.data settings"
+      " --shuffle_images, --config.data settings and --config.dtype"
     )
   evaluated = evaluate.evaluate(
     config, args.workdir, args.split, shuffle_images=args.shuffle_images

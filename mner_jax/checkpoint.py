@@ -142,9 +142,10 @@ def restore_best(workdir, abstract_params):
   Raises a UserError if it is damaged: another one would give another result.
   """
   folder = _folder(workdir)
+  busy = set(_busy(folder))  # first: a training run may finish one of them now
   scores = _scores(folder)
   # A step without a readable score may have been the best.
-  unread = set(_steps(folder)) - set(scores) - set(_busy(folder))
+  unread = set(_steps(folder)) - set(scores) - busy
   step = from_all_processes(max(unread, default=_best(scores)))[0]
   if step is None:
     raise UserError(

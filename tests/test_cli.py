@@ -126,6 +126,8 @@ BAD = {
   # Tables and the benchmark.
   "tables ablation --workdir={new} --rows=BERT": "no row 'BERT'",
   "tables ablation --workdir={new} --seeds=0": "--seeds",
+  "tables retrieval --workdir={new} --scale=paper": "no scale 'paper'",
+  "tables main --workdir={new} --kept --seeds=1": "--kept takes no --seeds",
   "tables languages --workdir={new}": "wikineural is not a folder",
   "tables ablation --workdir={new} --override=model.depth=2": "model.depth",
   "tables ablation --workdir={new} --override=train.epochs": "train.epochs",

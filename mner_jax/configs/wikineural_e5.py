@@ -33,6 +33,8 @@ from mner_jax.configs.mmnerd_text import TEXT_ONLY
 # How the encoder is trained; with the paintings and with MMNERD too.
 RECIPE = {
   "model.text.weights": "intfloat/multilingual-e5-small",
+  "model.text.dropout": 0.1,
+  "model.text.attention_dropout": 0.1,
   "model.dropout": 0.2,
   "optim.frozen": (r"^text/word_embeddings/",),
   "optim.learning_rate": 2e-4,

@@ -203,7 +203,8 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
   """Scores a split with the checkpoint that is best on dev.
 
   Args:
-    config: the run's resolved Config; its languages are those scored.
+    config: the run's resolved Config; its languages are those scored, of the
+      test split its eval_languages.
     workdir: of the run.
     split: "train", "valid" or "test".
     shuffle_images: give each sentence the picture of another one, drawn
@@ -215,7 +216,9 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
   workdir = epath.Path(workdir)
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch_size(config.train.batch_size, mesh)
-  languages = config.data.eval_languages or config.data.languages
+  languages = config.data.languages
+  if split == "test":
+    languages = config.data.eval_languages or languages
   inputs = builders.inputs(config)
   data = builders.load(inputs, (split,), languages)[split]
   order = None

@@ -35,7 +35,7 @@ def arguments(parser):
   names = "which: " + ", ".join(TABLES)
   add("name", metavar="NAME", nargs="?", choices=TABLES, help=names)
   add("--list", action="store_true", help="say what each table shows")
-  add("--seeds", type=cli.count, default=3, help="of 19, 20, ... (default: 3)")
+  add("--seeds", type=cli.count, help="of 19, 20, ... (default: 3)")
   add("--scale", choices=("mini", "paper"), default="mini", help="its size")
   add("--data", metavar="DIR", help="the data set (default: the config's)")
   rows = "only this row, and the reference; repeatable"
@@ -49,14 +49,16 @@ def arguments(parser):
 def plan(args):
   """Returns the runs.Run that are asked for, and those of the other rows."""
   table = TABLES[args.name]
+  if args.scale not in table.configs:
+    raise UserError(f"--scale: {args.name} has no scale {args.scale!r}")
   workdir = epath.Path(args.workdir)
   module = f"mner_jax.configs.{table.configs[args.scale]}"
   config = importlib.import_module(module).get_config()
   config = config_lib.replace(config, table.budget.get(args.scale, {}))
-  config = config_lib.replace(config, _data(args, table, config, workdir))
   overrides = (text.partition("=") for text in args.override)
   config = cli.override(config, {name: text for name, _, text in overrides})
-  seeds = range(19, 19 + args.seeds)
+  config = config_lib.replace(config, _data(args, table, config, workdir))
+  seeds = range(19, 19 + (args.seeds or 3))
   rows, names = _rows(args, table)
   asked = {k: row for k, row in rows.items() if k in names}
   planned, others = runs.plan(config, asked, seeds, workdir), []
@@ -85,11 +87,12 @@ def _data(args, table, config, workdir):
   source, target = args.data or config.data.path, workdir / "data" / args.name
   if args.name == "retrieval":
     prepare.captions(source, target)
-    images = epath.Path(source).resolve() / "images"
+    images = epath.Path(source).expanduser().resolve() / "images"
     return {"data.path": str(target), "data.images": str(images)}
   if args.scale == "mini" and table.subset:
-    prepare.subset(source, target, config.data.languages, table.subset)
-    return {"data.path": str(target)}
+    prepare.subset(source, target, config.data, table.subset)
+    plain = {"data.scheme": "iob2", "data.tag_column": "-1"}  # as it is written
+    return {"data.path": str(target)} | plain
   return {"data.path": source}
 
 
@@ -119,9 +122,10 @@ def main(args):
   name = f"{args.name}-{args.scale}"
   folder = epath.Path(args.workdir) / name
   if args.kept:
-    if args.rows or args.data or args.override:
-      raise UserError("--kept takes no --rows, --data or --override")
+    if args.seeds or args.rows or args.data or args.override:
+      raise UserError("--kept takes no --seeds, --rows, --data or --override")
     planned = runs.kept(name)
+    folder = epath.Path(args.workdir) / f"{name}-kept"  # not over one's own
   else:
     planned, others = plan(args)
     try:

@@ -14,29 +14,32 @@ _CAPTIONED = ("en", "de", "fr")  # the fourth has 74 pictures only
 _DEV_PICTURES = 72
 
 
-def subset(source, target, languages, sizes):
+def subset(source, target, data, sizes):
   """Writes the first sentences of each file of a data folder.
 
   Args:
     source: a folder as in `data.path`. Without a train file, the train split
       is what follows in the valid file after the valid split.
     target: the folder to write, with a subfolder for each language.
-    languages: which languages.
+    data: DataConfig; its languages, and how the files are read.
     sizes: {split: sentences per language}; a split without is taken whole.
   """
-  found = folders.find(epath.Path(source).expanduser(), languages)
+  found = folders.find(epath.Path(source).expanduser(), data.languages)
 
   def read(split, language):
     if language not in found.get(split, {}):
       raise UserError(f"--data: {source} has no {split} file of {language!r}")
-    return formats.read(found[split][language], language)
+    file = found[split][language]
+    # To its end: only there is it known which column has the tags.
+    return [*formats.read(file, language, data.scheme, data.tag_column)]
 
-  for language in languages:
+  for language in data.languages:
     valid, test = read("valid", language), read("test", language)
-    train = read("train", language) if "train" in found else valid
-    files = {"valid": valid, "train": train, "test": test}  # valid is first
+    rest = valid[len(valid[: sizes.get("valid")]) :]
+    train = read("train", language) if "train" in found else rest
+    files = {"train": train, "valid": valid, "test": test}
     for split, sentences in files.items():
-      part = itertools.islice(sentences, sizes.get(split))
+      part = sentences[: sizes.get(split)]
       formats.write_jsonl(target / language / f"{split}.jsonl", part)
 
 

@@ -46,8 +46,10 @@ class Run:
 
   @property
   def finished(self):
-    """Whether its scores are there."""
-    return (self.folder / "test_metrics.json").exists()
+    """Whether its scores are there, and what intervals are made of."""
+    names = ("test_predictions.jsonl", "counts.json")
+    scored = (self.folder / "test_metrics.json").exists()
+    return scored and any((self.folder / name).exists() for name in names)
 
   def read(self, name):
     """The content of one of its JSON files, or None if there is none."""
@@ -96,7 +98,11 @@ def kept(name):
 
 
 def _hash(config):
-  """Ten characters for everything that a score depends on except the seed."""
+  """Ten characters for what a score depends on, except the seed.
+
+  That is the settings and the sentences. Pictures count by their names, weights
+  by the last part of theirs: other ones of the same name are not noticed.
+  """
   fields = config_lib.flatten(config)
   fields["data.fingerprint"] = _fingerprint(builders.inputs(config))
   for name in fields:

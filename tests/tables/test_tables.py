@@ -1,6 +1,7 @@
 """Tables: rows, the planning and starting of runs, what is printed."""
 
 import argparse
+import dataclasses
 import importlib
 import json
 import os
@@ -247,7 +248,8 @@ def test_a_subset_without_train_file_parts_valid(tmp_path):
   for split in ("valid", "test"):
     sentences = [formats.Sentence((f"{split}{i}",), ("O",)) for i in range(9)]
     formats.write_jsonl(source / "en" / f"{split}.jsonl", sentences)
-  prepare.subset(source, tmp_path / "target", ("en",), sizes)
+  english = config_lib.DataConfig(languages=("en",))
+  prepare.subset(source, tmp_path / "target", english, sizes)
   expected = {"valid": (0, 3), "train": (3, 7), "test": (0, 9)}
   for split, (start, end) in expected.items():
     part = formats.read(tmp_path / "target" / "en" / f"{split}.jsonl")
@@ -255,4 +257,30 @@ def test_a_subset_without_train_file_parts_valid(tmp_path):
     words = [f"{name}{i}" for i in range(start, end)]
     assert [s.words[0] for s in part] == words
   with pytest.raises(UserError, match="no valid file of 'de'"):
-    prepare.subset(source, tmp_path / "target", ("en", "de"), sizes)
+    both = dataclasses.replace(english, languages=("en", "de"))
+    prepare.subset(source, tmp_path / "target", both, sizes)
+
+
+def test_a_subset_is_read_as_train_py_reads_the_folder(tmp_path):
+  """Also where its first sentences do not show which column has the tags."""
+  english = config_lib.DataConfig(languages=("en",), scheme="bioes")
+  rows = ["Anna S-PER S-PER", "", "Bonn S-LOC O"]
+  (tmp_path / "en").mkdir()
+  for split in ("train", "valid", "test"):
+    (tmp_path / "en" / f"{split}.txt").write_text("\n".join(rows) + "\n")
+  target, sizes = tmp_path / "target", {"train": 1, "valid": 1, "test": 2}
+  with pytest.raises(UserError, match="tag_column"):
+    prepare.subset(tmp_path, target, english, sizes)
+  second = dataclasses.replace(english, tag_column="2")
+  prepare.subset(tmp_path, target, second, sizes)
+  part = list(formats.read(target / "en" / "test.jsonl"))
+  assert [s.tags for s in part] == [("B-PER",), ("B-LOC",)]
+
+
+def test_scores_alone_do_not_finish_a_run(planned, tmp_path):
+  """eval.py writes them of any checkpoint."""
+  run = dataclasses.replace(planned[1], folder=tmp_path)
+  for name in ("test_metrics.json", "test_predictions.jsonl"):
+    assert not run.finished
+    shutil.copy(planned[1].folder / name, tmp_path)
+  assert run.finished

@@ -19,7 +19,9 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from mner_jax import checkpoint
 from mner_jax.cli import read_workdir
+from mner_jax.config import replace
 from mner_jax.data import formats
+from mner_jax.evaluation import evaluate
 from tests.conftest import TINY, abstract_state, named, read_jsonl
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -188,6 +190,25 @@ def test_eval_of_another_language_beside_a_cut_log(workdir, tmp_path):
   override = "--config.data.eval_languages=('de',)"
   scores = scores_of(workdir, tmp_path / "scores.json", override)
   assert list(scores["per_language"]) == ["de"]
+
+
+def test_languages_that_are_tested_are_not_those_of_dev(workdir):
+  fields = {"data.eval_languages": ("de",)}
+  config = replace(read_workdir(workdir), fields)
+  scores = evaluate.evaluate(config, workdir, "valid").scores
+  assert sorted(scores["per_language"]) == sorted(config.data.languages)
+  flags = f"--workdir={workdir}", "--config.data.eval_languages=('de',)"
+  code, _, err = command("eval.py", *flags, "--split=valid")
+  assert code == 2 and "give --config.data.languages" in err
+
+
+def test_scores_in_another_dtype_are_not_those_of_the_run(workdir, tmp_path):
+  workdir = shutil.copytree(workdir, tmp_path / "run")
+  path = workdir / "test_metrics.json"
+  path.unlink()
+  flags = f"--workdir={workdir}", "--config.dtype=bfloat16"
+  command("eval.py", *flags, check=True)
+  assert not path.exists()
 
 
 def test_init_from_starts_where_another_run_was_best(corpus, workdir):
