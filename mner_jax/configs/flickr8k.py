@@ -7,7 +7,7 @@ the settings were chosen on. The last step is scored: nothing is selected.
 
 Measured: see `mner_jax/tables/results/retrieval-mini.md`.
 Command:
-  python -m mner_jax.tables retrieval --data=FLICKR8K_MULTI30K --seeds=5
+  python -m mner_jax.tables retrieval --data=FLICKR8K_MULTI30K --seeds=3
 """
 
 from mner_jax.config import replace

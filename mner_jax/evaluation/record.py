@@ -18,14 +18,19 @@ from mner_jax.data import files
 
 @contextlib.contextmanager
 def accounting(workdir):
-  """Writes `run.json`: the cost over all starts of a run, but refused ones."""
+  """Writes `run.json`: the cost over all starts of a run.
+
+  Without those that were refused before an update, or killed.
+  """
   path = workdir / "run.json"
   start, commit = time.monotonic(), _commit()
   before = files.read_json(path)["seconds"] if path.exists() else 0
+  logged = _length(workdir / "timing.jsonl")
   try:
     yield
   finally:
-    refused = isinstance(sys.exc_info()[1], UserError | OSError | ImportError)
+    failed = isinstance(sys.exc_info()[1], UserError | OSError | ImportError)
+    refused = failed and _length(workdir / "timing.jsonl") == logged
     record = {
       "seconds": round(before + time.monotonic() - start, 1),
       "date": time.strftime("%Y-%m-%d"),
@@ -35,6 +40,10 @@ def accounting(workdir):
     }
     if jax.process_index() == 0 and not refused:
       files.write(path, json.dumps(record, indent=2) + "\n")
+
+
+def _length(path):
+  return path.stat().length if path.exists() else 0
 
 
 def _commit():

@@ -3,7 +3,7 @@
 The same source gives the same bytes.
 """
 
-import itertools
+import collections
 
 from etils import epath
 
@@ -49,19 +49,26 @@ def captions(source, target):
   Its `val` and `test` become test; the last pictures of train become valid.
   """
   path = epath.Path(source).expanduser() / "aligned.jsonl"
-  records = [record for _, record in formats.records(path)]
-  train = [r for r in records if r["split"] == "train"]
+  found = collections.defaultdict(list)
+  for number, record in formats.records(path):
+    try:
+      image = record["image"].rpartition("/")[2]
+      captions = [(x, record["captions"][x]) for x in _CAPTIONED]
+      split = {"val": "test"}.get(record["split"], record["split"])
+      found[split].append((image, captions))
+    except (KeyError, TypeError, AttributeError):
+      needs = f"split, image, and captions in {', '.join(_CAPTIONED)}"
+      raise UserError(f"{path}:{number}: needs {needs}") from None
   splits = {
-    "train": train[:-_DEV_PICTURES],
-    "valid": train[-_DEV_PICTURES:],
-    "test": [r for r in records if r["split"] in ("val", "test")],
+    "train": found["train"][:-_DEV_PICTURES],
+    "valid": found["train"][-_DEV_PICTURES:],
+    "test": found["test"],
   }
   for split, part in splits.items():
     sentences = []
-    for record, language in itertools.product(part, _CAPTIONED):
-      image = record["image"].rpartition("/")[2]
-      for caption in record["captions"][language]:
-        words = tuple(caption.split())
-        tags = ("O",) * len(words)
-        sentences.append(formats.Sentence(words, tags, image, language))
+    for image, captions in part:
+      for language, texts in captions:
+        for words in map(tuple, map(str.split, texts)):
+          tags = ("O",) * len(words)
+          sentences.append(formats.Sentence(words, tags, image, language))
     formats.write_jsonl(target / f"{split}.jsonl", sentences)

@@ -76,4 +76,4 @@ def announced(say, length):
   compiled = totals[_COMPILED]
   traced = time.monotonic() - start - compiled
   how = "read what was compiled before" if totals[_FOUND] else "compile"
-  say(f"  {traced:.1f} s to trace it, {compiled:.1f} s to {how}")
+  say(f"  {traced:.1f} s to trace and start it, {compiled:.1f} s to {how}")

@@ -186,7 +186,8 @@ def train(config, workdir, stop_at=None, profile=(0, 0)):
             checkpoint.add_score(workdir, step, f1)
       stopped = stop.agreed(step)
       ending = stopped or step >= last_step
-      if step % config.train.log_every == 0:
+      # Several processes have to ask each other.
+      if jax.process_count() == 1 or step % config.train.log_every == 0:
         saver.seal(wait=False)
       if new and (due or ending or step % save_every == 0):
         with log.pause():

@@ -47,7 +47,7 @@ def run(config, workdir, stop_at=None, profile=(0, 0), retrieve=False):
   """Trains, or resumes, and scores test once training has ended.
 
   Leaves in `workdir`, beside what `loop.train` writes: `run.json`, the cost
-  over all starts and the machine; `test_predictions.jsonl`; with `retrieve`
+  over its starts and the machine; `test_predictions.jsonl`; with `retrieve`
   and a model that aligns, `test_retrieval.json`; and `test_metrics.json`,
   which comes last and means finished.
   """

@@ -277,6 +277,13 @@ def test_a_subset_is_read_as_train_py_reads_the_folder(tmp_path):
   assert [s.tags for s in part] == [("B-PER",), ("B-LOC",)]
 
 
+def test_captions_that_lack_a_language_are_one_line(tmp_path):
+  record = {"split": "train", "image": "a.jpg", "captions": {"en": ["A cat"]}}
+  (tmp_path / "aligned.jsonl").write_text(json.dumps(record) + "\n")
+  with pytest.raises(UserError, match="aligned.jsonl:1: needs split"):
+    prepare.captions(tmp_path, tmp_path / "target")
+
+
 def test_scores_alone_do_not_finish_a_run(planned, tmp_path):
   """eval.py writes them of any checkpoint."""
   run = dataclasses.replace(planned[1], folder=tmp_path)

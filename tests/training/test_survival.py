@@ -4,6 +4,7 @@ They run in this process, on its first device.
 """
 
 import contextlib
+import json
 import re
 import signal
 
@@ -72,9 +73,10 @@ def test_stopped_at_each_kind_of_moment(
 
 
 def test_a_full_disk_is_one_line(train, undisturbed, tmp_path, monkeypatch):
-  """It costs no earlier checkpoint."""
+  """It costs no earlier checkpoint, and its time is counted."""
   workdir = tmp_path / "run"
   assert train(workdir, "--stop_at=4")[0] == 0
+  before = json.loads((workdir / "run.json").read_text())["seconds"]
   save = checkpoint.Saver.save
   with contextlib.ExitStack() as stack, monkeypatch.context() as patch:
 
@@ -86,6 +88,7 @@ def test_a_full_disk_is_one_line(train, undisturbed, tmp_path, monkeypatch):
     patch.setattr(checkpoint.Saver, "save", full)
     code, _, err = train(workdir)
   assert code == 2, err
+  assert json.loads((workdir / "run.json").read_text())["seconds"] > before
   assert error_line(err).endswith(
     "checkpoints/8: cannot be saved (File too large); what was saved before is"
     " untouched, the same command goes on from there"
