@@ -20,7 +20,7 @@ from mner_jax.data import files
 def accounting(workdir):
   """Writes `run.json`: the cost over all starts of a run.
 
-  Without those that were refused before an update, or killed.
+  Without those that were killed, or refused before anything was logged.
   """
   path = workdir / "run.json"
   start, commit = time.monotonic(), _commit()

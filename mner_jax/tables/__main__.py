@@ -87,7 +87,8 @@ def _data(args, table, config, workdir):
   source, target = args.data or config.data.path, workdir / "data" / args.name
   if args.name == "retrieval":
     prepare.captions(source, target)
-    images = epath.Path(source).expanduser().resolve() / "images"
+    folder = epath.Path(source).expanduser().resolve()
+    images = folder / config.data.images
     return {"data.path": str(target), "data.images": str(images)}
   if args.scale == "mini" and table.subset:
     prepare.subset(source, target, config.data, table.subset)

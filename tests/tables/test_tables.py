@@ -123,6 +123,7 @@ def test_every_number_leads_to_a_run(folder, planned, monkeypatch):
   monkeypatch.setattr(runs, "RESULTS", place / "kept")
   code, again, err = run(["text", "--kept", f"--workdir={folder / 'again'}"])
   assert (code, again) == (0, out), err
+  assert not (folder / "again" / "text-mini").exists()  # a table of one's own
   elsewhere = plan(arguments(folder, "elsewhere"))
   assert all(one.finished for one in elsewhere)
   texts = [p.read_text() for p in (place / "kept").rglob("*") if p.is_file()]
