@@ -124,17 +124,20 @@ def make_train_step(config, tx, mesh=None):
     if config.train.accumulate > 1:
       gradient = accumulate(gradient, config.train.accumulate)
     (loss, parts), grads = gradient(trainable, batch, key)
-    updates, opt_state = tx.update(grads, state.opt_state, trainable)
-    updated = optax.apply_updates(trainable, updates)
     grad_norm = optax.tree.norm(grads)
     good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    finite = {k: jnp.isfinite(optax.tree.norm(x)) for k, x in grads.items()}
+    if config.optim.clip_norm:
+      scale = jnp.minimum(1, config.optim.clip_norm / grad_norm)
+      grads = jax.tree.map(lambda x: scale * x, grads)
+    updates, opt_state = tx.update(grads, state.opt_state, trainable)
+    updated = optax.apply_updates(trainable, updates)
     # XLA does this in the loops over memory that compute the update anyway.
     trainable, opt_state = jax.tree.map(
       lambda new, old: jnp.where(good, new, old),
       (updated, opt_state),
       (trainable, state.opt_state),
     )
-    finite = {k: jnp.isfinite(optax.tree.norm(x)) for k, x in grads.items()}
     metrics = {"loss": loss, **parts, "grad_norm": grad_norm, "finite": finite}
     params = merge(trainable, frozen)
     return TrainState(state.step + 1, params, opt_state, state.rng), metrics

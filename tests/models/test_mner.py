@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import traverse_util
 
@@ -185,6 +186,25 @@ def test_frozen_layers_stay_and_the_others_move_as_ever(tiny, random_batch):
     pretrained.fill_sizes(replace(whole, {"model.text.frozen_layers": 4}))
   with pytest.raises(UserError, match="no parameter's name matches"):
     stepping.check_frozen(params, ("^text/layer_[01]/",))
+
+
+def test_a_long_gradient_is_clipped_as_optax_does(tiny, random_batch):
+  config, batch = replace(tiny, conftest.PLAIN_TEXT), random_batch(tiny)
+  start = conftest.random_state(config)
+  tx = stepping.make_optimizer(config.optim, 9)
+
+  def update(limit):
+    clipped = replace(config, {"optim.clip_norm": limit})
+    state, metrics = jax.jit(stepping.make_train_step(clipped, tx))(start, batch)
+    return state.opt_state[0].mu, float(metrics["grad_norm"])
+
+  moments, norm = update(0.0)  # a tenth of the gradient
+  for limit in (norm / 3, 3 * norm):
+    clip = optax.clip_by_global_norm(limit / 10)
+    want, _ = clip.update(moments, optax.EmptyState())
+    got, reported = update(limit)
+    assert_close(got, want, rtol=1e-5, atol=1e-9)
+    assert reported == pytest.approx(norm)
 
 
 DECAY = {"kernel", "embedding", "position_embedding", "transitions"}

@@ -189,6 +189,7 @@ def test_a_hash_is_of_the_settings_and_the_sentences(planned, tmp_path):
   assert hash_of(elsewhere) == want
   assert hash_of({"dtype": "bfloat16"}) != want
   assert hash_of({"optim.learning_rate": 1e-4}) != want
+  assert hash_of({"optim.clip_norm": 1.0}) != want
   path = moved / "en" / "test.jsonl"
   path.write_text(path.read_text().replace("Town0", "Town99"))
   runs._fingerprint.cache_clear()
