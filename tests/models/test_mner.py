@@ -195,7 +195,9 @@ def test_a_long_gradient_is_clipped_as_optax_does(tiny, random_batch):
 
   def update(limit):
     clipped = replace(config, {"optim.clip_norm": limit})
-    state, metrics = jax.jit(stepping.make_train_step(clipped, tx))(start, batch)
+    state, metrics = jax.jit(stepping.make_train_step(clipped, tx))(
+      start, batch
+    )
     return state.opt_state[0].mu, float(metrics["grad_norm"])
 
   moments, norm = update(0.0)  # a tenth of the gradient
