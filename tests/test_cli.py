@@ -137,6 +137,9 @@ BAD = {
   "bench --repeats=0": "--repeats",
   "bench --compile_for=v1:2x2": "--compile_for",
   "bench --lengths=32,513": "--lengths: must be 3 to 512",
+  "bench --suite=crf --lengths=8": "--lengths does nothing in the suite 'crf'",
+  "bench --suite=crf --config.dtype=bfloat16": "--config.dtype does nothing",
+  "bench --compile_for=v5e:2x2 --compare=torch": "--compare does nothing",
   "bench --output=/nowhere/x.json": "/nowhere/x.json is not a file one can",
   "bench --output={in}": "is not a file one can",
 }

@@ -22,14 +22,25 @@ import os
 import sys
 
 import jax
+from etils import epath
 
 from mner_jax import cli
 from mner_jax.benchmark import aot, crf, input, train
-from mner_jax.config import UserError, replace
+from mner_jax.config import UserError, flatten, replace
 from mner_jax.configs import mmnerd
 from mner_jax.data import files
-from mner_jax.pretrained import fill_sizes
+from mner_jax.pretrained import ENCODERS, fill_sizes
 from mner_jax.training import compiling
+
+# Flags that some suites have no use for; `tpu` is --compile_for.
+_SIZES = ("batch_sizes", "lengths", "overrides")
+_TAKES = {
+  "train": (*_SIZES, "compare", "repeats"),
+  "input": (*_SIZES, "compare", "repeats"),
+  "crf": ("compare", "repeats"),
+  "compile": _SIZES,
+  "tpu": _SIZES,
+}
 
 
 def counts(text):
@@ -40,22 +51,27 @@ def counts(text):
 def arguments(parser):
   """Defines the command's flags."""
   add = parser.add_argument
-  add("--config", default=mmnerd.__file__, help="a config file, for its sizes")
-  add("--suite", default="train", choices=("train", "compile", "crf", "input"))
+  sizes = "a config file, for its sizes; weights bring theirs if in a folder"
+  add("--config", default=mmnerd.__file__, help=sizes)
+  what = parser.add_mutually_exclusive_group().add_argument
+  what("--suite", default="train", choices=("train", "compile", "crf", "input"))
+  what("--compile_for", help="TPU slice to compile for, such as v5e:4x4")
   add("--compare", choices=("torch",), help="what to run in turns with ours")
-  add("--batch_sizes", type=counts, default="32,256", help="sentences")
-  add("--lengths", type=counts, default="32", help="word pieces of a sentence")
-  add("--repeats", type=cli.count, default=7, help="rounds (default: 7)")
-  add("--compile_for", help="TPU slice to compile for, such as v5e:4x4")
+  add("--batch_sizes", type=counts, help="sentences (default: 32,256)")
+  add("--lengths", type=counts, help="their word pieces (default: 32)")
+  add("--repeats", type=cli.count, help="rounds (default: 7)")
   add("--output", type=cli.output, help="JSON file to write the rows to")
 
 
 def _load(args):
   """Returns the config with random weights; four types unless it names some."""
   config = cli.override(cli.load(args.config), args.overrides)
-  fields = {f"model.{name}.weights": "" for name in ("text", "vit", "resnet")}
-  fields["data.labels"] = config.data.labels or ("LOC", "MISC", "ORG", "PER")
-  return fill_sizes(replace(config, fields))
+  labels = config.data.labels or ("LOC", "MISC", "ORG", "PER")
+  config = replace(config, {"data.labels": labels})
+  names = {f"model.{encoder}.weights": "" for encoder in ENCODERS}
+  weights = {name: flatten(config)[name] for name in names}
+  hub = {name: "" for name, x in weights.items() if not epath.Path(x).is_dir()}
+  return replace(fill_sizes(replace(config, hub)), names)
 
 
 def _pytorch():
@@ -68,17 +84,22 @@ def _pytorch():
 
 
 def _rows(args):
+  suite = "tpu" if args.compile_for else args.suite
+  for name in _TAKES["train"]:
+    if getattr(args, name) and name not in _TAKES[suite]:
+      flag = f"config.{[*args.overrides][0]}" if name == "overrides" else name
+      raise UserError(f"--{flag} does nothing in the suite {suite!r}")
   config = _load(args)
-  longest = config.model.text.max_positions
-  if not all(3 <= length <= longest for length in args.lengths):
+  longest, lengths = config.model.text.max_positions, args.lengths or [32]
+  if not all(3 <= length <= longest for length in lengths):
     # A word and two special pieces; positions beyond the last are not learnt.
-    raise UserError(f"--lengths: must be 3 to {longest}, not {args.lengths}")
-  sizes = list(itertools.product(args.batch_sizes, args.lengths))
+    raise UserError(f"--lengths: must be 3 to {longest}, not {lengths}")
+  sizes = list(itertools.product(args.batch_sizes or [32, 256], lengths))
   if args.compile_for:
     return aot.run(config, args.compile_for, sizes)
   if args.suite == "compile":
     return train.compile_rows(config, sizes)
-  repeats, pytorch = args.repeats, _pytorch() if args.compare else None
+  repeats, pytorch = args.repeats or 7, _pytorch() if args.compare else None
   if args.suite == "crf":
     return crf.run(repeats=repeats, pytorch=pytorch)
   if args.suite == "input":
