@@ -104,11 +104,6 @@ class VitConfig:
   remat: bool = False  # as in TextConfig
   unroll: Count = 1  # as in TextConfig
 
-  @property
-  def num_tokens(self):
-    """P: the class token and the patches."""
-    return 1 + (self.image_size // self.patch_size) ** 2
-
 
 @dataclasses.dataclass(frozen=True)
 class ResnetConfig:

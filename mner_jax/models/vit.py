@@ -86,8 +86,7 @@ class Vit(nn.Module):
     token = self.param("class_embedding", init, (cfg.hidden_size,))
     token = jnp.broadcast_to(token, (x.shape[0], 1, cfg.hidden_size))
     x = jnp.concatenate([token.astype(x.dtype), x], axis=1)  # [B, P, D]
-    shape = (cfg.num_tokens, cfg.hidden_size)
-    positions = self.param("position_embedding", init, shape)
+    positions = self.param("position_embedding", init, x.shape[1:])
     x += positions[None].astype(x.dtype)
     if clip:
       x = layer_norm(cfg.layer_norm_eps, self.dtype, "pre_norm")(x)

@@ -54,10 +54,12 @@ def captions(source, target):
     try:
       image = record["image"].rpartition("/")[2]
       captions = [(x, record["captions"][x]) for x in _CAPTIONED]
+      if not all(isinstance(texts, list) for _, texts in captions):
+        raise TypeError  # a string would be read letter by letter
       split = {"val": "test"}.get(record["split"], record["split"])
       found[split].append((image, captions))
     except (KeyError, TypeError, AttributeError):
-      needs = f"split, image, and captions in {', '.join(_CAPTIONED)}"
+      needs = f"split, image, and lists of captions in {_CAPTIONED}"
       raise UserError(f"{path}:{number}: needs {needs}") from None
   splits = {
     "train": found["train"][:-_DEV_PICTURES],

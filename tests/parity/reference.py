@@ -151,7 +151,8 @@ class Reference(nn.Module):
     self.text, self.vit, self.resnet = encoders(config, attention)
     sizes = {}  # of what is aligned with the text
     if self.vit is not None:
-      sizes["vit"] = model.vit.num_tokens * model.vit.hidden_size
+      patches = (model.vit.image_size // model.vit.patch_size) ** 2
+      sizes["vit"] = (1 + patches) * model.vit.hidden_size
     if self.resnet is not None:
       sizes["resnet"] = scene_width(config)
       self.resnet.requires_grad_(False)

@@ -279,8 +279,11 @@ def test_a_subset_is_read_as_train_py_reads_the_folder(tmp_path):
   assert [s.tags for s in part] == [("B-PER",), ("B-LOC",)]
 
 
-def test_captions_that_lack_a_language_are_one_line(tmp_path):
-  record = {"split": "train", "image": "a.jpg", "captions": {"en": ["A cat"]}}
+@pytest.mark.parametrize("german", [{}, {"de": "Eine Katze"}])
+def test_captions_that_are_not_lists_are_one_line(tmp_path, german):
+  """A string would be read letter by letter."""
+  captions = {"en": ["A cat"], "fr": ["Un chat"]} | german
+  record = {"split": "train", "image": "a.jpg", "captions": captions}
   (tmp_path / "aligned.jsonl").write_text(json.dumps(record) + "\n")
   with pytest.raises(UserError, match="aligned.jsonl:1: needs split"):
     prepare.captions(tmp_path, tmp_path / "target")
