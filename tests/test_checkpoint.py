@@ -37,14 +37,9 @@ def state_of(step):
   return TrainState(jax.numpy.int32(step), params, moments, key)
 
 
-def abstract(tree):
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-  )
-
-
-ABSTRACT = abstract(state_of(0))
-ONE = ABSTRACT.step.sharding
+ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+SHAPES = jax.eval_shape(lambda: state_of(0))
+ABSTRACT = jax.tree.map(lambda x: x.update(sharding=ONE), SHAPES)
 
 
 def assert_is(state, step):
@@ -88,7 +83,8 @@ def names(saved, step):
   return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
 
 
-def damage(path, kind, rng):
+def damage(workdir, step, name, kind, rng):
+  path = workdir / "checkpoints" / str(step) / name
   if kind == "delete":
     path.unlink()
   elif not path.stat().st_size:
@@ -125,7 +121,6 @@ def test_a_state_may_be_donated_once_its_save_has_begun(workdir):
 
   large = np.random.default_rng(0).normal(size=(2000, 1000)).astype(np.float32)
   state = state_of(4)._replace(params={"w": jax.numpy.array(large)})
-  placed = abstract(state)
   saver = checkpoint.Saver(workdir)
   saver.save(4, state)
   for _ in range(20):
@@ -133,7 +128,7 @@ def test_a_state_may_be_donated_once_its_save_has_begun(workdir):
   assert before.params["w"].is_deleted()
   saver.seal()
   assert checkpoint.latest_step(workdir) == 4
-  restored = checkpoint.restore(workdir, 4, placed)
+  restored = checkpoint.restore(workdir, 4, state)
   assert_is(restored._replace(params=state_of(4).params), 4)
   np.testing.assert_array_equal(restored.params["w"], large)
 
@@ -149,7 +144,7 @@ def test_damage_to_any_file_is_found(saved, tmp_path, capsys, every):
   for i, (name, kind) in enumerate(cases):
     workdir = tmp_path / f"run{i}"
     shutil.copytree(saved, workdir)
-    damage(workdir / "checkpoints" / "3" / name, kind, rng)
+    damage(workdir, 3, name, kind, rng)
     case = f"{name}: {kind}"
     assert checkpoint.latest_step(workdir) == 2, case
     reported = capsys.readouterr().err.splitlines()
@@ -162,15 +157,14 @@ def test_damage_to_any_file_is_found(saved, tmp_path, capsys, every):
       assert checkpoint.latest_step(workdir) == 3
     # The best is used or nothing is.
     name = names(saved, 1)[i % len(names(saved, 1))]
-    damage(workdir / "checkpoints" / "1" / name, kind, rng)
+    damage(workdir, 1, name, kind, rng)
     with pytest.raises(UserError, match=f"/1: damaged: {name}"):
       best(workdir)
     shutil.rmtree(workdir)
 
 
 def test_a_lost_best_is_said_and_replaced(workdir, capsys):
-  path = workdir / "checkpoints" / "1" / names(workdir, 1)[0]
-  damage(path, "flip", random.Random(0))
+  damage(workdir, 1, names(workdir, 1)[0], "flip", random.Random(0))
   assert checkpoint.latest_step(workdir) == 3
   assert "the best on dev, now the best of" in capsys.readouterr().err
   assert best(workdir) == 3
@@ -299,13 +293,12 @@ def test_a_killed_removal_does_not_pass_for_damage(workdir, capsys):
 def test_verify_prints_a_line_per_step(workdir, capsys):
   verify(workdir)
   assert capsys.readouterr().out.splitlines()[0] == "1: ok, dev F1 0.9000"
-  path = workdir / "checkpoints" / "2" / names(workdir, 2)[-1]
-  damage(path, "truncate", random.Random(0))
+  name = names(workdir, 2)[-1]
+  damage(workdir, 2, name, "truncate", random.Random(0))
   with pytest.raises(UserError, match="checkpoints: 1 damaged$"):
     verify(workdir)
-  lines = capsys.readouterr().out.splitlines()
-  assert len(lines) == 3
-  assert lines[1].startswith(f"2: damaged: {names(workdir, 2)[-1]}")
+  _, line, _ = capsys.readouterr().out.splitlines()
+  assert line.startswith(f"2: damaged: {name}")
   shutil.rmtree(workdir / "checkpoints")
   with pytest.raises(UserError, match="checkpoints: no checkpoints$"):
     verify(workdir)

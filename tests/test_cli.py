@@ -6,9 +6,9 @@ import logging
 import os
 import pathlib
 import shutil
-import stat
 import sys
 import tempfile
+from unittest import mock
 
 import jax
 import numpy as np
@@ -194,12 +194,9 @@ def given(run, tmp_path_factory):
 
 def contents(folder):
   """What is in a folder and when it was written, but for the built data."""
-  found = {p: p.lstat() for p in folder.rglob("*") if p.name != "lock"}
-  return {
-    path: (status.st_size, status.st_mtime_ns)
-    for path, status in found.items()
-    if "cache" not in path.parts and stat.S_ISREG(status.st_mode)
-  }
+  files = (p for p in folder.rglob("*") if p.is_file() and p.name != "lock")
+  found = {p: p.lstat() for p in files if "cache" not in p.parts}
+  return {p: (x.st_size, x.st_mtime_ns) for p, x in found.items()}
 
 
 def words(line, **places):
@@ -300,12 +297,8 @@ def launched(monkeypatch, main):
 
 
 def test_out_of_memory_is_one_line(monkeypatch, capsys):
-  def stop():
-    raise cli.Stopped
-
-  def bug():
-    raise RuntimeError("of ours")
-
+  stop = mock.Mock(side_effect=cli.Stopped)
+  bug = mock.Mock(side_effect=RuntimeError("of ours"))
   for library in (jax.numpy, np):
     main = functools.partial(library.zeros, 1 << 50)
     assert launched(monkeypatch, main) == 2

@@ -42,8 +42,7 @@ def test_the_tagger_equals_the_evaluation(trained, tagger):
   for i, one in zip(order + order[:6], again + alone, strict=True):
     assert one["tags"] == found[i]["tags"]
     for entity, same in zip(one["entities"], found[i]["entities"], strict=True):
-      score = pytest.approx(same["score"], abs=1e-5)
-      assert entity == same | {"score": score}
+      assert entity == same | {"score": pytest.approx(same["score"], abs=1e-5)}
 
 
 def test_pictures_reach_the_tagger(tagger, tmp_path):
@@ -137,15 +136,9 @@ def test_files_and_pipes_of_both_formats(trained, tmp_path, monkeypatch):
   note = "3 sentences, 1 without a word\n"
   assert piped("\n".join(map(json.dumps, lines))) == (tokens, note)
   # A file of words only.
-  note, form = "2 sentences\n", {"input_format": "conll"}
-  tokens = [["Anna", "Smith"], ["sings"]]
-  assert piped("Anna\nSmith\n\nsings\n", **form) == (tokens, note)
+  words_only = piped("Anna\nSmith\n\nsings\n", input_format="conll")
+  assert words_only == ([["Anna", "Smith"], ["sings"]], "2 sentences\n")
   assert piped("") == ([], "no sentence\n")
-
-
-def shown(page):
-  """The data of a page."""
-  return json.loads(page.read_text().split('id="data">')[1].split("<")[0])
 
 
 def test_a_page_shows_what_the_file_holds(trained, tmp_path, monkeypatch):
@@ -162,7 +155,7 @@ def test_a_page_shows_what_the_file_holds(trained, tmp_path, monkeypatch):
 
   def call(*more):
     command("mner_jax/predict.py", *flags, *more, check=True)
-    return shown(page)
+    return json.loads(page.read_text().split('id="data">')[1].split("<")[0])
 
   data = call(*flags_of_files)
   found = read_jsonl(output)

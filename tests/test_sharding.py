@@ -151,8 +151,7 @@ def test_what_cannot_be_split_is_listed():
 @pytest.mark.slow
 def test_bf16_computes_nearly_the_same(tiny, one_device):
   batch, want_losses, _ = one_device
-  half = replace(tiny, {"dtype": "bfloat16"})
-  losses, state = run(half, (8, 1, 1), batch)
+  losses, state = run(replace(tiny, {"dtype": "bfloat16"}), (8, 1, 1), batch)
   np.testing.assert_allclose(losses, want_losses, rtol=0.02)
   assert all(x.dtype == np.float32 for x in jax.tree.leaves(state.params))
 
@@ -200,9 +199,11 @@ def sent(compiled, kind):
   return sum(size for other, size, _ in found if other == kind)
 
 
-@pytest.mark.parametrize(
-  "fields, shape, rows", [(PLAIN_TEXT, (1, 1, 1), 32), LONG({}, (8, 1, 1), 16)]
-)
+# Settings, the mesh to compare with, and rows.
+SAVINGS = [(PLAIN_TEXT, (1, 1, 1), 32), LONG({}, (8, 1, 1), 16)]
+
+
+@pytest.mark.parametrize("fields, shape, rows", SAVINGS)
 def test_fsdp_saves_memory_and_gathers_all_once(tiny, fields, shape, rows):
   """What the compiler reports of the program that runs."""
   tiny = replace(tiny, fields)
@@ -226,14 +227,11 @@ def test_data_parallelism_costs_the_gradients_and_one_gather(tiny, form):
   compiled = program(config, (8, 1, 1), 16)
   # The vectors of one side, 4 bytes each; a device sends all but its own part.
   largest = 16 * config.model.text.hidden_size * 4
-  reduced = 0
   loops, entry = map(aot.collectives, compiled.as_text().split("\nENTRY "))
   for kind, size, line in entry:
     assert kind in ("all-reduce", "all-gather", "reduce-scatter"), line
-    if kind != "all-reduce":
-      assert size <= largest, line
-    else:
-      reduced += size
+    assert kind == "all-reduce" or size <= largest, line
+  reduced = sum(size for kind, size, _ in entry if kind == "all-reduce")
   for kind, size, line in loops:  # a layer's gradient, in every round
     assert kind == "all-reduce" and "/text/while/" in line, line
     reduced += config.model.text.num_layers * size

@@ -10,6 +10,7 @@ from mner_jax.config import Config, DataConfig, UserError, replace
 from mner_jax.data import builders, dataset, folders, formats, images
 from tests.conftest import TEXT_ONLY
 from tests.data.test_images import encode, random_image
+from tests.training.test_loop import files
 
 TRAIN = """\
 IMGID:red
@@ -62,10 +63,6 @@ def load(folder, *arguments, cache="cache", **fields):
 
 def train(folder, **fields):
   return load(folder, **fields)["train"]
-
-
-def contents(folder):
-  return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_a_flat_folder(folder):
@@ -146,7 +143,7 @@ def test_a_data_set_is_built_once_and_the_same_from_the_same(folder, capfd):
   load(folder, cache="one")
   assert "building" not in capfd.readouterr().err
   load(folder, cache="two")
-  assert [*contents(one).values()] == [*contents(two).values()]
+  assert [*files(one).values()] == [*files(two).values()]
 
 
 def test_another_process_may_build_it_first(folder, monkeypatch):
@@ -191,8 +188,7 @@ def cut(path):
 
 @pytest.mark.parametrize("harm", [os.unlink, cut])
 def test_a_damaged_cache_is_one_line(folder, harm):
-  noise = random_image((300, 300))
-  noise.save(folder / "images" / "gone.bmp")
+  random_image((300, 300)).save(folder / "images" / "gone.bmp")
   built = train(folder)
   for name in ("*-train.*", "*-train_pic*", "dataset_info*", "metadata*"):
     (path,) = (folder.parent / "cache").rglob(name)
@@ -259,7 +255,7 @@ def test_bad_folders(folder, change, fields, message):
   with pytest.raises(UserError, match=message):
     load(folder, **fields)
   # Only a whole data set is left behind.
-  cache = contents(folder.parent / "cache")
+  cache = files(folder.parent / "cache")
   assert not cache or any(path.name == "dataset_info.json" for path in cache)
 
 
@@ -300,8 +296,7 @@ def test_one_jsonl_file_of_several_languages(folder):
     (folder / f"{split}.txt").unlink()
     formats.write_jsonl(folder / f"{split}.jsonl", mixed)
   split = train(folder, languages=("en", "fr"))
-  found = [s.words[0] for s in split.sentences]
-  assert found == ["en0", "fr1", "en3"]
+  assert [s.words[0] for s in split.sentences] == ["en0", "fr1", "en3"]
   with pytest.raises(UserError, match="no train sentence in 'es'"):
     train(folder, languages=("en", "es"))
   mixed[1] = formats.Sentence(("a",), ("O",))

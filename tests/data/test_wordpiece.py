@@ -17,8 +17,7 @@ def sentence(*words):
 
 
 def own_tokenizer(sentences, size=100):
-  vocabulary = wordpiece.count_vocabulary(sentences, size)
-  return wordpiece.bert_tokenizer(vocabulary)
+  return wordpiece.bert_tokenizer(wordpiece.count_vocabulary(sentences, size))
 
 
 def greedy(word, vocabulary):
@@ -39,9 +38,8 @@ def random_sentences():
   def word():
     return "".join(rng.choices("abcdeßé中", k=rng.randint(1, 7)))
 
-  return [
-    sentence(*(word() for _ in range(rng.randint(1, 9)))) for _ in range(60)
-  ]
+  rows = ([word() for _ in range(rng.randint(1, 9))] for _ in range(60))
+  return [sentence(*words) for words in rows]
 
 
 def test_vocabulary_depends_on_neither_order_nor_process():
@@ -120,8 +118,7 @@ def test_windows_own_every_word_once_and_fit(words, max_pieces):
     assert (window.pieces[0], window.pieces[-1]) == (cls, sep)
     owned += [(window.sentence, i) for i in range(window.start, window.stop)]
     own = pieces[window.sentence][window.start : window.stop]
-    first = window.pieces[window.first_piece].tolist()
-    assert first == [ids[0] for ids in own]
+    assert window.pieces[window.first_piece].tolist() == [x[0] for x in own]
     unknown += window.unk_words
   assert owned == [(s, i) for s, w in enumerate(words) for i, _ in enumerate(w)]
   assert unknown == sum(set(ids) == {unk} for w in pieces for ids in w)

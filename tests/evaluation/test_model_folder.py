@@ -136,6 +136,7 @@ def hashes(path):
 MODEL, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
 BERT = b'{"model_type": "bert", "architectures": ["BertModel"]}'
 BIAS, ZEROS = "emissions/bias", np.zeros(2)
+OURS = "in the model of config.json"
 unlink = pathlib.Path.unlink
 # ({file: what happens to it}, message).
 BAD = [
@@ -160,18 +161,9 @@ HASHED = [
     {CONFIG: put(BERT)},
     "config.json: not a run's settings .*no setting architectures",
   ),
-  (
-    {MODEL: arrays({BIAS: None})},
-    "emissions/bias is missing, in the model of config.json float32",
-  ),
-  (
-    {MODEL: arrays({"more": ZEROS})},
-    r"more is float64\(2,\), in the model of config.json missing",
-  ),
-  (
-    {MODEL: arrays({BIAS: ZEROS})},
-    r"emissions/bias is float64\(2,\), in the model",
-  ),
+  ({MODEL: arrays({BIAS: None})}, f"{BIAS} is missing, {OURS} float32"),
+  ({MODEL: arrays({"more": ZEROS})}, rf"more is float64\(2,\), {OURS} missing"),
+  ({MODEL: arrays({BIAS: ZEROS})}, rf"{BIAS} is float64\(2,\), {OURS} float32"),
 ]
 BAD += [(changes | {MANIFEST: hashes}, said) for changes, said in HASHED]
 

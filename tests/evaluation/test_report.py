@@ -38,8 +38,7 @@ def make_split():
     tags = ("B-PER", "I-PER", "O", "B-LOC") + ("O",) * i
     language, image = "en" if i % 2 else "de", f"pic{i}" if i < 6 else ""
     sentences.append(formats.Sentence(words, tags, image, language))
-    picture = encode(random_image((30, 20), seed=i), "PNG")
-    records.append({"image": picture})
+    records.append({"image": encode(random_image((30, 20), seed=i), "PNG")})
   tags = ("B-PER",) + ("O",) * (len(HOSTILE) - 1)
   sentences.append(formats.Sentence(HOSTILE, tags, "", "en", *HOSTILE[:2]))
   words = ("Anna",) * 50
@@ -210,8 +209,7 @@ def test_pictures_are_those_the_model_saw(evaluated, data):
     assert ("picture" in sentence) == ("attention" in sentence) == has
   uri = data["pictures"][by_number[2]["picture"]]
   image = images.decode(base64.b64decode(uri.partition(",")[2]))
-  pixels = evaluated.examples.rows(24, [1])["pixels"][0]
-  error = np.asarray(image, int) - pixels
+  error = np.asarray(image, int) - evaluated.examples.rows(24, [1])["pixels"][0]
   assert np.abs(error).mean() < 40  # noise, compressed; unrelated: 85
 
 
@@ -250,5 +248,4 @@ def test_a_cut_split_has_its_errors(evaluated, workdir, data, monkeypatch):
   monkeypatch.setattr(report, "MAX_BYTES", 3000)
   small = report.collect(evaluated, workdir, "test")
   assert 1 < len(small["sentences"]) < len(wrong)
-  shown = json.dumps([small["sentences"], small["pictures"]])
-  assert 1500 < len(shown) < 4000
+  assert 1500 < len(json.dumps([small["sentences"], small["pictures"]])) < 4000

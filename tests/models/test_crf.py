@@ -4,7 +4,6 @@ import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,10 +42,9 @@ cases = given(
 def draw(seed, lengths, scale, tags=5):
   """CRFParams, emissions and tags, with what is no number in the padding."""
   rng = np.random.default_rng(seed)
-  scores = crf.CRFParams(
-    rng.normal(size=tags), rng.normal(size=(tags, tags)), rng.normal(size=tags)
-  )
-  scores = jax.tree.map(lambda x: jnp.float32(scale * x), scores)
+  shapes = (tags,), (tags, tags), (tags,)
+  drawn = (np.float32(scale * rng.normal(size=x)) for x in shapes)
+  scores = crf.CRFParams(*drawn)
   size = len(lengths), WORDS
   emissions = np.float32(scale * rng.normal(size=(*size, tags)))
   path = rng.integers(tags, size=size)
@@ -107,8 +105,7 @@ def test_marginals_equal_enumeration(seed, lengths, scale):
     for entity in get_entities([TAGS[t] for t in path[row, :length]]):
       kind, first, last = entity
       rows.append((row, first, last, TAGS.index(f"I-{kind}")))
-      held = [entity in found for found in entities]
-      chances.append(p[held].sum())
+      chances.append(p[[entity in found for found in entities]].sum())
   found = len(rows)
   # As many as there can be: one shape.
   row, *where = np.array(rows + [(0, 0, 0, 2)] * (15 - found)).T

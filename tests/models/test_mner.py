@@ -19,19 +19,7 @@ from mner_jax.models.layers import run_layers
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.training import step as stepping
 from tests import conftest
-from tests.conftest import LONG, assert_close, total_size
-
-
-def shapes(config):
-  """The abstract parameters."""
-  batch = batches.empty(config, 1, 8)
-  init = MultimodalNER(config).init
-  return jax.eval_shape(init, jax.random.key(0), batch)["params"]
-
-
-@functools.cache
-def draw(config):
-  return conftest.random_params(shapes(config))
+from tests.conftest import LONG, assert_close, random_state, total_size
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -47,7 +35,7 @@ def per_sentence(config, params, batch):
 def test_full_size_model_has_the_published_parameter_counts():
   labels = ("LOC", "MISC", "ORG", "PER")
   config = pretrained.fill_sizes(replace(Config(), {"data.labels": labels}))
-  params = shapes(config)
+  params = conftest.abstract_state(config).params
   assert total_size(params["text"]) == 177_853_440
   # CLIPVisionModel has 87,456,000; its final norm (2 x 768) is not used.
   assert total_size(params["vit"]) == 87_456_000 - 1536
@@ -76,7 +64,7 @@ def config(request, tiny):
 
 
 def test_padding_bucket_and_order_change_nothing(config, random_batch):
-  params = draw(config)
+  params = random_state(config).params
   batch = random_batch(config, 8, 16)
   nll, tags, _ = per_sentence(config, params, batch)
   order = np.random.default_rng(0).permutation(8)
@@ -106,7 +94,7 @@ def test_padding_rows_change_no_loss_and_no_gradient(config, random_batch):
     out = MultimodalNER(config).apply({"params": params}, batch)
     return losses(config, out, batch)[0]
 
-  params = draw(config)
+  params = random_state(config).params
   got, want = loss(params, batch), loss(params, empty)
   assert_close(got, want, rtol=1e-4, atol=1e-6)
   blind = batch | {"has_image": np.zeros(8, bool)}  # none to compare or swap
@@ -115,7 +103,7 @@ def test_padding_rows_change_no_loss_and_no_gradient(config, random_batch):
 
 
 def test_without_a_picture_its_pixels_do_not_matter(config, random_batch):
-  params = draw(config)
+  params = random_state(config).params
   batch = random_batch(config)
   batch["has_image"][:4] = False
   *_, first = per_sentence(config, params, batch)
@@ -160,7 +148,7 @@ def test_frozen_layers_stay_and_the_others_move_as_ever(tiny, random_batch):
   whole = replace(tiny, {"model.text.num_layers": 3} | conftest.PLAIN_TEXT)
   split = replace(whole, {"model.text.frozen_layers": 2})
   batch = random_batch(whole)
-  params = draw(whole)
+  params = random_state(whole).params
   layers = params["text"]["layers"]
   lower = jax.tree.map(lambda x: x[:2], layers)
   upper = jax.tree.map(lambda x: x[2:], layers)
@@ -168,11 +156,9 @@ def test_frozen_layers_stay_and_the_others_move_as_ever(tiny, random_batch):
   states = []
   for config, own in ((whole, params), (split, params | {"text": text})):
     tx = stepping.make_optimizer(config.optim, 9)
-    trainable, _ = stepping.split_frozen(own, config.optim.frozen)
-    key = jax.random.key_data(jax.random.key(0))
     step = jax.jit(stepping.make_train_step(config, tx))
-    start = jnp.zeros((), int), own, tx.init(trainable), key
-    states.append(step(stepping.TrainState(*start), batch)[0])
+    start = random_state(config)._replace(params=own)
+    states.append(step(start, batch)[0])
   moments, want = (state.opt_state[0].mu for state in reversed(states))
   assert "lower_layers" not in moments["text"]
   of_upper = jax.tree.map(lambda x: x[2:], want["text"]["layers"])
@@ -190,14 +176,13 @@ def test_frozen_layers_stay_and_the_others_move_as_ever(tiny, random_batch):
 
 def test_a_long_gradient_is_clipped_as_optax_does(tiny, random_batch):
   config, batch = replace(tiny, conftest.PLAIN_TEXT), random_batch(tiny)
-  start = conftest.random_state(config)
+  start = random_state(config)
   tx = stepping.make_optimizer(config.optim, 9)
 
   def update(limit):
     clipped = replace(config, {"optim.clip_norm": limit})
-    state, metrics = jax.jit(stepping.make_train_step(clipped, tx))(
-      start, batch
-    )
+    step = jax.jit(stepping.make_train_step(clipped, tx))
+    state, metrics = step(start, batch)
     return state.opt_state[0].mu, float(metrics["grad_norm"])
 
   moments, norm = update(0.0)  # a tenth of the gradient
@@ -216,7 +201,8 @@ DO_NOT_DECAY = {"bias", "scale", "class_embedding", "start", "end"}
 def test_what_decays(tiny):
   """With a gradient of 0 an update is the decay."""
   decaying = replace(tiny, {"optim.weight_decay": 1.0})
-  params = jax.tree.map(lambda x: np.ones((1,) * x.ndim, "f4"), shapes(tiny))
+  shapes = conftest.abstract_state(tiny).params
+  params = jax.tree.map(lambda x: np.ones((1,) * x.ndim, "f4"), shapes)
   tx = stepping.make_optimizer(decaying.optim, 9)
   zero = jax.tree.map(np.zeros_like, params)
   updates, _ = jax.jit(tx.update)(zero, tx.init(params), params)
@@ -239,7 +225,7 @@ def test_what_the_backward_pass_keeps_of_a_layer(tiny, random_batch):
       out = MultimodalNER(config).apply({"params": params}, batch, **options)
       return losses(config, out, batch)[0]
 
-    params = shapes(config)
+    params = conftest.abstract_state(config).params
     saved = jax.eval_shape(lambda p: jax.vjp(loss, p)[1], params)
     return total_size(saved) - total_size(params)
 

@@ -65,8 +65,7 @@ def assert_same_states(net, params, inputs, want, mask=...):
 
 
 def text_inputs(vocab):
-  rng = np.random.default_rng(0)
-  ids = rng.integers(5, vocab, (4, 17)).astype(np.int32)
+  ids = np.random.default_rng(0).integers(5, vocab, (4, 17)).astype(np.int32)
   mask = np.arange(17)[None] < np.array([17, 9, 3, 12])[:, None]
   return ids, mask
 
@@ -235,9 +234,7 @@ def test_sharded_and_bfloat16_files(tmp_path, bert):
   assert_equal(load_bert(), want)
   for file in tmp_path.glob("model-*.safetensors"):
     save_file({name: x.bfloat16() for name, x in load_file(file).items()}, file)
-  rounded = jax.tree.map(
-    lambda x: np.array(x).astype("bfloat16").astype(np.float32), want
-  )
+  rounded = jax.tree.map(lambda x: x.astype("bfloat16").astype("f4"), want)
   assert_equal(load_bert(), rounded)
 
 

