@@ -129,6 +129,7 @@ BAD = {
   "tables retrieval --workdir={new} --scale=paper": "no scale 'paper'",
   "tables main --workdir={new} --kept --seeds=1": "--kept takes no --seeds",
   "tables languages --workdir={new}": "wikineural is not a folder",
+  "tables text --workdir={new}": "copy train_valid_test_en/ and its siblings",
   "tables ablation --workdir={new} --override=model.depth=2": "model.depth",
   "tables ablation --workdir={new} --override=train.epochs": "train.epochs",
   "tables text --data={in}/data --workdir={new} --override=data.languages=('en',)"

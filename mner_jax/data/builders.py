@@ -141,7 +141,7 @@ def synthetic_examples(split, notes=()):
     yield sentence, sentence.image, status, buffer.getvalue()
 
 
-def _place(config):
+def place(config):
   """Returns (name, folder) of the data set that a DataConfig names."""
   if config.path not in _NAMED:
     return "text_image_folder", epath.Path(config.path).expanduser()
@@ -219,7 +219,7 @@ def load(config, splits=tuple(folders.SPLITS), languages=None):
   if config.path == "synthetic":
     builder, folder = _synthetic_builder(config.cache_dir), None
   else:
-    name, folder = _place(config)
+    name, folder = place(config)
     builder = _folder_builder(config, name, folder, known)
   for split, language in itertools.product(splits, languages):
     if not {language, ""} & set(builder.files.get(split, ())):

@@ -15,6 +15,7 @@ Exit code 0; 1 if a run failed; 2 for bad input; 75 if stopped.
 """
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import sys
@@ -24,7 +25,7 @@ from etils import epath
 from mner_jax import cli, pretrained
 from mner_jax import config as config_lib
 from mner_jax.config import UserError
-from mner_jax.data import files
+from mner_jax.data import builders, files
 from mner_jax.tables import output, prepare, runs
 from mner_jax.tables.rows import TABLES
 
@@ -91,7 +92,8 @@ def _data(args, table, config, workdir):
     images = folder / config.data.images
     return {"data.path": str(target), "data.images": str(images)}
   if args.scale == "mini" and table.subset:
-    prepare.subset(source, target, config.data, table.subset)
+    _, folder = builders.place(dataclasses.replace(config.data, path=source))
+    prepare.subset(folder, target, config.data, table.subset)
     plain = {"data.scheme": "iob2", "data.tag_column": "-1"}  # as it is written
     return {"data.path": str(target)} | plain
   return {"data.path": source}
