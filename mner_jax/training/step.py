@@ -106,8 +106,10 @@ def make_train_step(config, tx, mesh=None):
   def train_step(state, batch):
     """State after k updates, batch k -> state after k + 1, metrics of k.
 
-    A loss or gradient that is not finite updates nothing but the step: the
-    optimizer's own count, and so the learning rate, stays behind by one.
+    A gradient longer than `optim.clip_norm` is scaled to it; `grad_norm` is its
+    length before. A loss or gradient that is not finite updates nothing but the
+    step: the optimizer's own count, and so the learning rate, stays behind by
+    one.
     """
     key = jax.random.wrap_key_data(state.rng)
     key = jax.random.fold_in(key, state.step)
