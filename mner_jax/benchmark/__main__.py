@@ -32,14 +32,12 @@ from mner_jax.data import files
 from mner_jax.pretrained import ENCODERS, fill_sizes
 from mner_jax.training import compiling
 
-# Flags that some suites have no use for; `tpu` is --compile_for.
-_SIZES = ("batch_sizes", "lengths", "overrides")
-_TAKES = {
-  "train": (*_SIZES, "compare", "repeats"),
-  "input": (*_SIZES, "compare", "repeats"),
-  "crf": ("compare", "repeats"),
-  "compile": _SIZES,
-  "tpu": _SIZES,
+# Flags that some suites have no use for.
+_TIMING = ("compare", "repeats")
+_NO_USE = {
+  "crf": ("config", "overrides", "batch_sizes", "lengths"),
+  "compile": _TIMING,
+  "--compile_for": _TIMING,
 }
 
 
@@ -52,12 +50,12 @@ def arguments(parser):
   """Defines the command's flags."""
   add = parser.add_argument
   sizes = "a config file, for its sizes; weights bring theirs if in a folder"
-  add("--config", default=mmnerd.__file__, help=sizes)
+  add("--config", help=sizes)
   what = parser.add_mutually_exclusive_group().add_argument
   what("--suite", default="train", choices=("train", "compile", "crf", "input"))
   what("--compile_for", help="TPU slice to compile for, such as v5e:4x4")
   add("--compare", choices=("torch",), help="what to run in turns with ours")
-  add("--batch_sizes", type=counts, help="sentences (default: 32,256)")
+  add("--batch_sizes", type=counts, help="rows (default: 32,256; input: 32)")
   add("--lengths", type=counts, help="their word pieces (default: 32)")
   add("--repeats", type=cli.count, help="rounds (default: 7)")
   add("--output", type=cli.output, help="JSON file to write the rows to")
@@ -65,13 +63,14 @@ def arguments(parser):
 
 def _load(args):
   """Returns the config with random weights; four types unless it names some."""
-  config = cli.override(cli.load(args.config), args.overrides)
-  labels = config.data.labels or ("LOC", "MISC", "ORG", "PER")
-  config = replace(config, {"data.labels": labels})
-  names = {f"model.{encoder}.weights": "" for encoder in ENCODERS}
-  weights = {name: flatten(config)[name] for name in names}
-  hub = {name: "" for name, x in weights.items() if not epath.Path(x).is_dir()}
-  return replace(fill_sizes(replace(config, hub)), names)
+  config = cli.load(args.config or mmnerd.__file__)
+  config = cli.override(config, args.overrides)
+  known, names = flatten(config), [f"model.{x}.weights" for x in ENCODERS]
+  folders = (epath.Path(known[name]).expanduser() for name in names)
+  hub = [n for n, x in zip(names, folders, strict=True) if not x.is_dir()]
+  labels = known["data.labels"] or ("LOC", "MISC", "ORG", "PER")
+  config = replace(config, {"data.labels": labels} | dict.fromkeys(hub, ""))
+  return replace(fill_sizes(config), dict.fromkeys(names, ""))
 
 
 def _pytorch():
@@ -84,17 +83,18 @@ def _pytorch():
 
 
 def _rows(args):
-  suite = "tpu" if args.compile_for else args.suite
-  for name in _TAKES["train"]:
-    if getattr(args, name) and name not in _TAKES[suite]:
+  suite = "--compile_for" if args.compile_for else args.suite
+  for name in _NO_USE.get(suite, ()):
+    if getattr(args, name):
       flag = f"config.{[*args.overrides][0]}" if name == "overrides" else name
-      raise UserError(f"--{flag} does nothing in the suite {suite!r}")
+      raise UserError(f"--{flag} does nothing in {suite}")
   config = _load(args)
   longest, lengths = config.model.text.max_positions, args.lengths or [32]
   if not all(3 <= length <= longest for length in lengths):
     # A word and two special pieces; positions beyond the last are not learnt.
     raise UserError(f"--lengths: must be 3 to {longest}, not {lengths}")
-  sizes = list(itertools.product(args.batch_sizes or [32, 256], lengths))
+  batch_sizes = args.batch_sizes or ([32] if suite == "input" else [32, 256])
+  sizes = list(itertools.product(batch_sizes, lengths))
   if args.compile_for:
     return aot.run(config, args.compile_for, sizes)
   if args.suite == "compile":
@@ -104,7 +104,7 @@ def _rows(args):
     return crf.run(repeats=repeats, pytorch=pytorch)
   if args.suite == "input":
     rows = input.run(repeats=repeats, pytorch=pytorch)
-    return [*rows, *train.run(config, sizes[:1], repeats=repeats)]
+    return [*rows, *train.run(config, sizes, repeats=repeats)]
   return train.run(config, sizes, repeats=repeats, pytorch=pytorch)
 
 

@@ -11,19 +11,20 @@ on the gradient's norm (100 and more in some updates) it depends on the seed
 how long that lasts:
 
   batch  learning rate  warm-up  limit  seed  epoch 1  epoch 2  epoch 3
-     16           5e-4     0.10      -    19     19.0      0.0      0.0
+     16           5e-4     0.10      -    19     19.0      0.0      0.0  (diverged)
      16           2e-4     0.10      -    19     20.9     71.4     78.2
      16           2e-4     0.10      -    20     19.2     43.6     56.5
-     16           2e-4     0.03      -    20      0.0      0.0        -
+     16           2e-4     0.03      -    20      0.0      0.0        -  (diverged)
       8           2e-4     0.10      -    20     54.1     75.5     79.9
       8           2e-4     0.10      -    21     48.5     73.8     81.2
       8           2e-4     0.20      -    20     41.2     72.9     78.9
   with the buckets below, so other batches:
       8           2e-4     0.10      -    19     32.1     73.5     79.6
       8           2e-4     0.10      -    20     18.2     44.4     54.7
+      8           2e-4     0.10      1    19     64.2     75.6     79.4
       8           2e-4     0.10      1    20     65.3     76.9     79.5
-      8           2e-4     0.10      1    21     58.9     75.7     80.2
-      8           4e-4     0.10      1    20      0.0        -        -
+      8           2e-4     0.10      1    21     59.0     75.7     80.2
+      8           4e-4     0.10      1    20      0.0        -        -  (diverged)
 
 A rate ten times as high for the new layers (batch 16, 2e-4, no limit, seed 19)
 gave 34.6, 70.5, 76.9; Adam with b2 = 0.98 in place of the limit (seed 20) 40.5,

@@ -13,8 +13,8 @@ from mner_jax.evaluation import significance
 # What is printed under the table, of each run's config and run.json.
 _SETTINGS = """
   data.path data.fingerprint train.epochs train.batch_size
-  optim.learning_rate optim.warmup_share optim.clip_norm seed hardware jax
-  commit date
+  optim.learning_rate optim.warmup_share optim.warmup_steps optim.clip_norm
+  seed hardware jax commit date
 """.split()
 
 
@@ -126,7 +126,7 @@ def _protocol(table, num_rows, runs):
   lines = []
   for name in _SETTINGS:
     values = {record[name] for record in records}
-    if any(values):
+    if any(values):  # no commit is known outside a checkout
       lines.append(f"{name}: {', '.join(sorted(map(str, values)))}")
   if weights := {record["model.text.weights"] for record in records} - {""}:
     lines.append(f"text encoder: {', '.join(sorted(weights))}")

@@ -29,8 +29,6 @@ from mner_jax.training import stopping
 
 # A resume may change these fields, and no score depends on them.
 _IRRELEVANT = {"seed", *config_lib.RESUMABLE} - {"dtype"}
-# Fields younger than kept runs, at what they were before they could be set.
-_AS_BEFORE = {"optim.clip_norm": 0.0}
 # Raised whenever the same config computes another result.
 _RESULTS = 2
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -110,11 +108,9 @@ def _hash(config):
   for name in fields:
     if name.endswith(".weights"):  # wherever their folder is
       fields[name] = fields[name].rstrip("/").rpartition("/")[2]
-  counted = {
-    name: value
-    for name, value in fields.items()
-    if name not in _IRRELEVANT and (name, value) not in _AS_BEFORE.items()
-  }
+  if not fields["optim.clip_norm"]:
+    del fields["optim.clip_norm"]  # which is younger than kept runs
+  counted = {k: v for k, v in fields.items() if k not in _IRRELEVANT}
   return files.hash_of([_RESULTS, json.dumps(counted, sort_keys=True)])[:10]
 
 

@@ -1,10 +1,12 @@
 """The benchmark's suites at toy sizes, and what it reads of a program."""
 
+import argparse
 import json
 
 import jax
 import pytest
 
+from mner_jax.benchmark import __main__ as program
 from mner_jax.benchmark import aot, crf, input, train
 from mner_jax.sharding import make_mesh
 from tests.conftest import LONG
@@ -13,8 +15,8 @@ from tests.training.test_loop import command
 
 def benchmark(path, *arguments):
   """Runs it with --output: (what is in the file, what was printed)."""
-  program = "mner_jax/benchmark/__main__.py"
-  ended = command(program, *arguments, f"--output={path}", check=True)
+  file = "mner_jax/benchmark/__main__.py"
+  ended = command(file, *arguments, f"--output={path}", check=True)
   return json.loads(path.read_text()), ended.stdout
 
 
@@ -52,6 +54,15 @@ def test_compile_writes_what_a_start_costs(tmp_path):
       assert row[name] > 0 and found[name] == row[name]
     lines.append(row["stablehlo_lines"])
   assert lines[1] > lines[0] > 1000
+
+
+def test_weights_in_a_folder_bring_their_sizes(tmp_path):
+  """Their values stay random."""
+  (tmp_path / "config.json").write_text('{"architecture": "resnet50"}')
+  fields = {"model.resnet.weights": str(tmp_path)}
+  args = argparse.Namespace(config=None, overrides=fields)
+  resnet = program._load(args).model.resnet
+  assert (resnet.stages, resnet.weights) == ((3, 4, 6, 3), "")
 
 
 def test_a_step_takes_the_random_keys_that_jax_is_set_to(tiny):

@@ -196,6 +196,12 @@ def test_a_hash_is_of_the_settings_and_the_sentences(planned, tmp_path):
   assert hash_of(elsewhere) != want
 
 
+def test_a_new_setting_leaves_kept_runs_their_names(monkeypatch):
+  """At its default it must not count, as in `runs._hash`."""
+  monkeypatch.setattr(runs, "_fingerprint", lambda data: "")
+  assert runs._hash(config_lib.Config()) == "6ab87f8a7f"
+
+
 def test_a_failed_run_costs_its_row_only(folder, planned):
   """And finished runs are left as they are."""
   broken, kept = planned
