@@ -157,9 +157,7 @@ class OptimConfig:
   warmup_steps: Count = 0
   warmup_share: Share = 0.0  # in place of it: a share of all steps
   weight_decay: NotNegative = 0.0
-  clip_norm: NotNegative = (
-    0.0  # longest gradient, over all that learns; 0 = any
-  )
+  clip_norm: NotNegative = 0.0  # longest gradient of all that learns; 0 = any
   # Regexes over parameter paths: no gradient, no optimizer state.
   frozen: tuple[str, ...] = (r"^resnet/",)
 

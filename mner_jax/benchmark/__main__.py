@@ -62,7 +62,10 @@ def arguments(parser):
 
 
 def _load(args):
-  """Returns the config with random weights; four types unless it names some."""
+  """Returns the config with random weights; four types unless it names some.
+
+  Weights in a folder settle their encoder's sizes; a Hub's are not fetched.
+  """
   config = cli.load(args.config or mmnerd.__file__)
   config = cli.override(config, args.overrides)
   known, names = flatten(config), [f"model.{x}.weights" for x in ENCODERS]
@@ -97,12 +100,12 @@ def _rows(args):
   sizes = list(itertools.product(batch_sizes, lengths))
   if args.compile_for:
     return aot.run(config, args.compile_for, sizes)
-  if args.suite == "compile":
+  if suite == "compile":
     return train.compile_rows(config, sizes)
   repeats, pytorch = args.repeats or 7, _pytorch() if args.compare else None
-  if args.suite == "crf":
+  if suite == "crf":
     return crf.run(repeats=repeats, pytorch=pytorch)
-  if args.suite == "input":
+  if suite == "input":
     rows = input.run(repeats=repeats, pytorch=pytorch)
     return [*rows, *train.run(config, sizes, repeats=repeats)]
   return train.run(config, sizes, repeats=repeats, pytorch=pytorch)
