@@ -61,10 +61,10 @@ class ImageAttention(nn.Module):
 
 
 def with_scene(images):
-  """Replaces the ResNet's grid by r, its mean: one token [B, 1, C]."""
+  """Replaces the ResNet's regions by r, their mean: one token [B, 1, C]."""
   tokens = {k: images[k] for k in ("vit", "resnet") if k in images}  # as joined
   if "resnet" in tokens:
-    tokens["resnet"] = jnp.mean(tokens["resnet"], axis=(1, 2))[:, None]
+    tokens["resnet"] = jnp.mean(tokens["resnet"], axis=1, keepdims=True)
   return tokens
 
 
@@ -93,8 +93,8 @@ class Collaboration(nn.Module):
 
     Args:
       words: [B, W, D].
-      images: "vit", tokens [B, P, C], and "resnet", a grid [B, h, w, C], or
-        one of them.
+      images: "vit", tokens [B, P, C], and "resnet", regions [B, G, C], or one
+        of them.
       batch: see `data.batches.Examples.rows`.
       deterministic: False applies dropout.
 

@@ -74,8 +74,8 @@ class MultimodalNER(nn.Module):
     words = take_words(pieces, batch["first_piece"] - int(cfg.released))
     # [B, W, D]
 
-    # Images: the ViT's tokens [B, P, C], and the ResNet's grid of regions
-    # [B, h, w, C], whose mean is the scene's one vector.
+    # Images: the ViT's tokens [B, P, C], and the ResNet's regions [B, G, C],
+    # whose mean is the scene's one vector.
     images = {}
     if cfg.vit.enabled:
       images["vit"] = Vit(cfg.vit, dtype, name="vit")(batch["pixels"])

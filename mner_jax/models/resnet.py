@@ -70,16 +70,16 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-  """A picture to its grid of regions; its mean is the scene vector."""
+  """A picture to its regions; their mean is the scene vector."""
 
   config: ResnetConfig
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, pixels):
-    """[B, S, S, 3] uint8 -> a grid [B, h, w, C].
+    """[B, S, S, 3] uint8 -> regions [B, G, C], row by row.
 
-    Of four stages, as published: h = w = S / 32, C = 32 width = 2048.
+    Of four stages, as published: G = (S / 32)^2, C = 32 width = 2048.
     """
     cfg = self.config
     x = normalise(pixels, *IMAGENET_STATISTICS, self.dtype)
@@ -92,4 +92,4 @@ class ResNet(nn.Module):
       x = block(stride, self.dtype, name=f"{name}0")(x)
       equal = block(1, self.dtype, name=f"{name}s")
       x = run_layers(equal, blocks - 1, x, unroll=cfg.unroll)
-    return x
+    return x.reshape(x.shape[0], -1, x.shape[-1])

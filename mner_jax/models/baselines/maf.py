@@ -50,8 +50,7 @@ class MAF(nn.Module):
     cfg, width = self.config.model, words.shape[-1]
     has_image = batch["has_image"] & (batch["weight"] > 0)
     image_id, own = batch["image_id"], jnp.ones_like(has_image)
-    grid = images["resnet"]
-    regions = grid.reshape(grid.shape[0], -1, grid.shape[-1])  # [B, G, C]
+    regions = images["resnet"]  # [B, G, C]
     v = dense("regions", regions, width)  # [B, G, D]
     if not deterministic:
       partner = partners(self.make_rng("dropout"), has_image)

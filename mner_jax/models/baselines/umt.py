@@ -49,8 +49,7 @@ class UMT(nn.Module):
     width = words.shape[-1]
     word_mask = length_mask(batch["num_words"], words.shape[1])
     has_image = batch["has_image"][:, None, None]
-    grid = images["resnet"]
-    regions = grid.reshape(grid.shape[0], -1, grid.shape[-1])  # [B, G, C]
+    regions = images["resnet"]  # [B, G, C]
     v = bert_dense(width, regions.shape[-1], self.dtype, "regions")(regions)
     v = jnp.where(has_image, v, 0)  # [B, G, D]
     r = layer(name="words")(words, word_mask, deterministic)
