@@ -318,13 +318,17 @@ def _explained(path, text):
 
 def _load(path, parts):
   with _explained(path, "whole, but not of this model (%s)"):
-    stored = _shapes(ocp.checkpointables_metadata(path).metadata, parts)
-    wanted = _shapes(parts, parts)
-    for name in sorted(stored.keys() | wanted):
-      saved, needed = (x.get(name, "missing") for x in (stored, wanted))
-      if saved != needed:
-        raise ValueError(f"{name} is {saved}, in the model {needed}")
+    stored = ocp.checkpointables_metadata(path).metadata
+    check_equal(_shapes(stored, parts), _shapes(parts, parts))
     return ocp.load_checkpointables(path, parts)
+
+
+def check_equal(stored, wanted):
+  """Raises a ValueError at the first array, of {name: shape}, that differs."""
+  for name in sorted(stored.keys() | wanted):
+    saved, needed = (x.get(name, "missing") for x in (stored, wanted))
+    if saved != needed:
+      raise ValueError(f"{name} is {saved}, in the model {needed}")
 
 
 def _shapes(tree, parts):

@@ -73,7 +73,6 @@ def _check(folder):
   problem = "missing"
   if not names:
     known, wanted = files.read_json(folder / manifest.NAME), _hashes(folder)
-    known = known if isinstance(known, dict) else {}
     names = [name for name in wanted if known.get(name) != wanted[name]]
     problem = f"not as in {manifest.NAME}"
   if names:
@@ -90,21 +89,16 @@ def _hashes(folder):
 
 def _read(path, abstract):
   """Returns the parameters in a file, placed like `abstract`."""
+  wanted = traverse_util.flatten_dict(abstract, sep="/")
   try:
     found = safetensors.numpy.load_file(path)
-  except Exception as error:  # of safetensors or numpy
-    raise UserError(f"{path}: cannot be read ({error})") from None
-  wanted = traverse_util.flatten_dict(abstract, sep="/")
-  stored, needed = (
-    {name: f"{x.dtype}{x.shape}" for name, x in arrays.items()}
-    for arrays in (found, wanted)
-  )
-  if differ := stored.items() ^ needed.items():
-    name, _ = min(differ)
-    stored, needed = (x.get(name, "missing") for x in (stored, needed))
-    raise UserError(
-      f"{path}: {name} is {stored}, in the model of {_CONFIG} {needed}"
+    stored, needed = (
+      {name: f"{x.dtype}{x.shape}" for name, x in arrays.items()}
+      for arrays in (found, wanted)
     )
+    checkpoint.check_equal(stored, needed)
+  except Exception as error:  # safetensors raises several kinds
+    raise UserError(f"{path}: not this model's ({error})") from None
   placed = {n: jax.device_put(found[n], x.sharding) for n, x in wanted.items()}
   return traverse_util.unflatten_dict(placed, sep="/")
 

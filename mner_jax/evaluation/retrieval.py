@@ -14,17 +14,11 @@ import math
 import jax
 import numpy as np
 
-from mner_jax import sharding
 from mner_jax.data import batches
-from mner_jax.evaluation.evaluate import Evaluator
 from mner_jax.models.contrastive import normalise
 
 RANKS = (1, 5, 10)
-
-
-def aligns(config):
-  """Whether a Config's model has a space of sentences and pictures."""
-  return config.model.multimodal and config.loss.contrastive != "none"
+_REPLICATES = 9_999  # of the permutation test
 
 
 def _vectors(model, params, batch):
@@ -36,23 +30,21 @@ def _vectors(model, params, batch):
   return *vectors, batch["image_id"]
 
 
-def embed(params, examples):
+def embed(evaluated):
   """The sentences of a split that have a picture, as unit vectors.
 
   A long sentence is represented by its first window.
 
   Args:
-    params: of the model of `examples.config`, which `aligns`.
-    examples: batches.Examples.
+    evaluated: evaluate.Evaluation, of a model that aligns.
 
   Returns:
     text, N arrays [W, D]; images, {branch: [N, P, D]}; picture [N], equal for
     equal pictures; language [N]. Where whole sentences are aligned W = P = 1.
   """
-  config = examples.config
-  evaluator = Evaluator(config, sharding.make_mesh(config.mesh))
-  found = []
-  for i, (text, images, picture) in evaluator.rows(_vectors, params, examples):
+  examples, found = evaluated.examples, []
+  rows = evaluated.evaluator.rows(_vectors, evaluated.params, examples)
+  for i, (text, images, picture) in rows:
     window = examples.windows[i]
     if window.start == 0 and picture != batches.PADDING:
       text = text[: len(window.first_piece)]
@@ -84,7 +76,7 @@ def similarities(text, images):
   return np.stack(to_image), np.stack(to_text, axis=1)
 
 
-def recalls(to_image, to_text, text_picture, pictures, *, replicates=9_999):
+def recalls(to_image, to_text, text_picture, pictures):
   """Recall at RANKS both ways; ties count against.
 
   Args:
@@ -92,11 +84,10 @@ def recalls(to_image, to_text, text_picture, pictures, *, replicates=9_999):
     to_text: [M, N] similarities of pictures to sentences.
     text_picture: [N], the picture of each sentence.
     pictures: [M], their numbers in ascending order; each has a sentence.
-    replicates: permutations that p is computed from.
 
   Returns:
-    {"text_to_image": {"1": recall, ..., "mean_rank": from 1}, "image_to_text":
-    ..., "chance": {the same for random ranks}, "p": see `_permutation_p`,
+    {"text_to_image": {"1": recall, ...}, "image_to_text": ..., "chance": {the
+    same, expected of random ranks}, "p": see `_permutation_p`,
     "sentences": N, "pictures": M}. A picture with several sentences has found
     one if the best of them is among the first k.
   """
@@ -110,16 +101,15 @@ def recalls(to_image, to_text, text_picture, pictures, *, replicates=9_999):
     best = np.max(np.where(own, similarity, -np.inf), axis=1, keepdims=True)
     before = np.sum((similarity >= best) & ~own, axis=1)  # of the others
     found[way] = {str(k): float(np.mean(before < k)) for k in RANKS}
-    found[way]["mean_rank"] = float(np.mean(before)) + 1
     chance[way] = _chance(own.sum(axis=1).tolist(), own.shape[1])
   column = np.searchsorted(pictures, text_picture)
-  p = _permutation_p(to_image, to_text, column, replicates)
+  p = _permutation_p(to_image, to_text, column)
   sizes = {"sentences": len(text_picture), "pictures": len(pictures)}
   return {**found, "chance": chance, "p": p, **sizes}
 
 
 def _chance(counts, total):
-  """The expected recalls and mean rank in random order.
+  """The expected recalls in random order.
 
   Args:
     counts: how many of the `total` ranked are the right ones, for each query.
@@ -129,16 +119,13 @@ def _chance(counts, total):
   def recall(k, n):  # one of n among the first k
     return 1 - math.comb(total - n, k) / math.comb(total, k)
 
-  found = {
+  return {
     str(k): float(np.mean([recall(min(k, total), n) for n in counts]))
     for k in RANKS
   }
-  # The first of n among `total` in random order.
-  first = [(total + 1) / (n + 1) for n in counts]
-  return found | {"mean_rank": float(np.mean(first))}
 
 
-def _permutation_p(to_image, to_text, own, replicates):
+def _permutation_p(to_image, to_text, own):
   """How often exchanged pictures rank as well: p of a permutation test.
 
   The statistic is the mean rank of one's own, both ways; a replicate permutes
@@ -148,7 +135,6 @@ def _permutation_p(to_image, to_text, own, replicates):
   Args:
     to_image, to_text: as `recalls` takes them.
     own: [N], the column of each sentence's picture.
-    replicates: how many.
   """
   rng = np.random.default_rng(0)
   sentences = np.argsort(own, kind="stable")
@@ -163,9 +149,9 @@ def _permutation_p(to_image, to_text, own, replicates):
     return np.mean(ours) + np.mean(theirs)
 
   limit = mean_rank(own) + 1e-9
-  draws = (rng.permutation(len(firsts))[own] for _ in range(replicates))
+  draws = (rng.permutation(len(firsts))[own] for _ in range(_REPLICATES))
   as_good = sum(mean_rank(picture) <= limit for picture in draws)
-  return float((1 + as_good) / (1 + replicates))
+  return float((1 + as_good) / (1 + _REPLICATES))
 
 
 def _places(similarity):
@@ -174,14 +160,16 @@ def _places(similarity):
   return similarity.shape[1] - 1 - np.array(ranks, np.int32)
 
 
-def score(params, examples):
+def score(evaluated):
   """{name: `recalls`} of all sentences and those of each language.
 
-  {} where no sentence has a picture.
+  {} where no sentence has a picture, or the model does not align them.
   """
-  if "ok" not in examples.split.image_status:
+  config, split = evaluated.examples.config, evaluated.examples.split
+  aligns = config.model.multimodal and config.loss.contrastive != "none"
+  if not aligns or "ok" not in split.image_status:
     return {}
-  text, images, picture, language = embed(params, examples)
+  text, images, picture, language = embed(evaluated)
   scores = {}
   for name in ("all", *np.unique(language).tolist()):
     ids = np.flatnonzero((language == name) | (name == "all"))

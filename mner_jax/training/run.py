@@ -60,8 +60,7 @@ def run(config, workdir, stop_at=None, profile=(0, 0), retrieve=False):
     with stopping.at_once():
       evaluated = evaluate.evaluate(trained, workdir, "test")
       record.write_predictions(evaluated, workdir)
-      if retrieve and retrieval.aligns(trained):
-        recalls = retrieval.score(evaluated.params, evaluated.examples)
+      if retrieve and (recalls := retrieval.score(evaluated)):
         evaluate.write(recalls, workdir / "test_retrieval.json")
   evaluate.write(evaluated.scores, workdir / "test_metrics.json")
   if jax.process_index() == 0:

@@ -136,7 +136,7 @@ def hashes(path):
 MODEL, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
 BERT = b'{"model_type": "bert", "architectures": ["BertModel"]}'
 BIAS, ZEROS = "emissions/bias", np.zeros(2)
-OURS = "in the model of config.json"
+OURS = "in the model"
 unlink = pathlib.Path.unlink
 # ({file: what happens to it}, message).
 BAD = [
@@ -151,12 +151,12 @@ BAD = [
     {MANIFEST: unlink, CONFIG: put(BERT)},
     r"not a whole model of `.* --save` \(manifest.json: missing\)",
   ),
-  ({MANIFEST: put(b"[]")}, "format, model.safetensors, config.json"),
+  ({MANIFEST: put(b"{}")}, "format, model.safetensors, config.json"),
   ({MANIFEST: put(b"{")}, "manifest.json: not valid JSON"),
 ]
 # With a manifest of the changed file.
 HASHED = [
-  ({MODEL: put(b"\x80\x04N.")}, "model.safetensors: cannot be read"),
+  ({MODEL: put(b"\x80\x04N.")}, "model.safetensors: not this model's"),
   (
     {CONFIG: put(BERT)},
     "config.json: not a run's settings .*no setting architectures",
