@@ -19,17 +19,11 @@ def arguments(parser):
   add("--workdir", required=True, help="folder of a train.py run")
   add("--split", default="test", choices=("train", "valid", "test"))
   add("--output", type=cli.output, metavar="FILE", help="the scores, as JSON")
-  add(
-    "--report",
-    action="store_true",
-    help="also write DIR/report.html: scores, learning curves, and sentences"
-    " to look at, with where in its picture each word looks",
-  )
-  add(
-    "--shuffle_images",
-    action="store_true",
-    help="give each sentence another one's picture: a control",
-  )
+  page = "also write DIR/report.html: scores, learning curves, and sentences to"
+  page += " look at, with where in its picture each word looks"
+  add("--report", action="store_true", help=page)
+  control = "give each sentence another one's picture: a control"
+  add("--shuffle_images", action="store_true", help=control)
 
 
 def main(args):
@@ -45,8 +39,10 @@ def main(args):
     texts.setdefault("data.eval_languages", "()")
   config = cli.override(trained, texts)
   for line in differences(trained, config):
-    if line.startswith("model."):
+    if line.startswith(("model.", "data.labels")):
       raise UserError(f"config: {line}: the model is the one that was trained")
+  if args.shuffle_images and not config.model.multimodal:
+    raise UserError("--shuffle_images: this model sees no pictures")
   same = (config.data, config.dtype) == (trained.data, trained.dtype)
   own = same and not args.shuffle_images
   if args.report and not own:
@@ -60,6 +56,8 @@ def main(args):
   if own:
     path = epath.Path(args.workdir) / f"{args.split}_metrics.json"
     evaluate.write(evaluated.scores, path)
+  else:  # it is of the run's own data
+    evaluated.scores.pop("best_test_epoch", None)
   if args.output:
     evaluate.write(evaluated.scores, args.output)
   print(evaluate.table(evaluated.scores))

@@ -20,41 +20,24 @@ _DEFAULT = pathlib.Path(mner_jax.__file__).parent / "configs" / "synthetic.py"
 
 def arguments(parser):
   add = parser.add_argument
-  add(
-    "--config",
-    metavar="FILE",
-    default=_DEFAULT,
-    help="the experiment; --config.a.b=VALUE changes a setting of it"
-    " (default: mner_jax/configs/synthetic.py)",
-  )
+  config = "the experiment; --config.a.b=VALUE changes a setting of it"
+  config += " (default: mner_jax/configs/synthetic.py)"
+  add("--config", metavar="FILE", default=_DEFAULT, help=config)
   add("--workdir", help="folder of the run (default: runs/<config's name>)")
   add("--stop_at", type=cli.count, metavar="STEP", help="save and leave then")
-  add(
-    "--distributed",
-    action="store_true",
-    help="one of several processes, found on Cloud TPU, Slurm, Kubernetes",
-  )
-  add(
-    "--coordinator",
-    metavar="HOST:PORT",
-    help="one of several processes elsewhere: where process 0 listens, with",
-  )
+  found = "one of several processes, found on Cloud TPU, Slurm, Kubernetes"
+  add("--distributed", action="store_true", help=found)
+  listens = "one of several processes elsewhere: where process 0 listens, with"
+  add("--coordinator", metavar="HOST:PORT", help=listens)
   add("--num_processes", type=int, help="how many processes there are, and")
   add("--process_id", type=int, help="which of them this is, from 0")
-  add(
-    "--compilation_cache",
-    metavar="DIR",
-    help="keeps compiled programs for the next start; '' = nowhere"
-    " (default: $JAX_COMPILATION_CACHE_DIR or ~/.cache/mner_jax)",
-  )
-  add(
-    "--profile",
-    type=_range,
-    default=(0, 0),
-    metavar="FIRST:LAST",
-    help="write a trace of these updates for xprof or TensorBoard to the"
-    " workdir's plugins/profile",
-  )
+  kept = "keeps compiled programs for the next start; '' = nowhere (default:"
+  kept += " $JAX_COMPILATION_CACHE_DIR or ~/.cache/mner_jax)"
+  add("--compilation_cache", metavar="DIR", help=kept)
+  trace = "write a trace of these updates for xprof or TensorBoard to the"
+  trace += " workdir's plugins/profile"
+  updates = {"type": _range, "default": (0, 0), "metavar": "FIRST:LAST"}
+  add("--profile", **updates, help=trace)
 
 
 def _range(text):
@@ -66,13 +49,8 @@ def _range(text):
 
 def _join_processes(args):
   given = (args.coordinator, args.num_processes, args.process_id)
-  alone = given == (None, None, None)
-  if alone and not args.distributed:
+  if given == (None, None, None) and not args.distributed:
     return
-  if not alone and None in given:
-    raise UserError(
-      "--coordinator, --num_processes and --process_id go together"
-    )
   # It would take SIGTERM from the run, see mner_jax/training/stopping.py.
   jax.config.update("jax_enable_preemption_service", False)
   try:

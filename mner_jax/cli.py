@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import json
 import logging
 import os
 import re
@@ -10,11 +9,13 @@ import runpy
 import signal
 import sys
 import traceback
+import warnings
 
 from etils import epath
 
 from mner_jax import config as config_lib
 from mner_jax.config import Config, UserError
+from mner_jax.data import files
 
 EXIT_STOPPED = 75  # "temporary failure, try again": everything is saved
 
@@ -44,7 +45,7 @@ def output(text):
   # A device such as /dev/null would become a file.
   fits = os.path.isfile(text) or not os.path.exists(text)
   fits = fits and os.path.isdir(folder) and os.access(folder, os.W_OK)
-  if text == "-" or "://" not in text and not fits:
+  if text in ("", "-") or "://" not in text and not fits:
     raise argparse.ArgumentTypeError(f"{text} is not a file one can write")
   return text
 
@@ -79,6 +80,8 @@ def launch(main, arguments, doc, *, overrides=False):
   absl = logging.getLogger("absl")  # of TFDS and Orbax
   absl.setLevel(logging.WARNING)
   absl.addFilter(_is_news)
+  # Our own limit of pixels replaces Pillow's; odd EXIF data is no news.
+  warnings.filterwarnings("ignore", module=r"PIL\.")
   module = sys.modules["__main__"].__spec__
   parser = _Parser(
     prog=f"python -m {module.name.removesuffix('.__main__')}"
@@ -139,7 +142,7 @@ def _take_overrides(argv):
     if word.startswith("--config."):
       name, equals, text = word.removeprefix("--config.").partition("=")
       texts[name] = text if equals else next(words, None)
-      if texts[name] is None:
+      if texts[name] is None or not equals and texts[name].startswith("--"):
         raise UserError(f"{word} has no value")
     else:
       rest.append(word)
@@ -163,7 +166,7 @@ def override(config, texts):
     if not isinstance(known.get(name), str):
       try:
         fields[name] = ast.literal_eval(text)
-      except (ValueError, SyntaxError):
+      except (ValueError, TypeError, SyntaxError, RecursionError):
         fields[name] = {"true": True, "false": False}.get(text, text)
   return config_lib.replace(config, fields)
 
@@ -190,12 +193,12 @@ def read_workdir(workdir):
   """Returns the Config that a workdir was trained with."""
   path = epath.Path(workdir) / "config.json"
   try:
-    return config_lib.from_dict(json.loads(path.read_text()))
+    tree = files.read_json(path)
   except FileNotFoundError:
     raise UserError(
       f"{path}: not found; is {workdir} the --workdir of a train.py run?"
     ) from None
+  try:
+    return config_lib.from_dict(tree)
   except UserError as error:
     raise UserError(f"{path}: not a run's settings ({error})") from None
-  except ValueError as error:
-    raise UserError(f"{path}: not valid JSON ({error})") from None

@@ -300,29 +300,33 @@ def differences(old, new):
 
 def _problems(config):
   """Yields what is wrong with fields that depend on each other."""
-  model, train, optim = config.model, config.train, config.optim
-  text, vit, buckets = model.text, model.vit, config.data.buckets
-  if not config.data.languages:
+  data, model, text = config.data, config.model, config.model.text
+  vit, buckets, bert = model.vit, data.buckets, text.encoder == "bert"
+  if not data.languages:
     yield "data.languages is empty"
+  if model.multimodal and (data.path, data.images) == ("synthetic", ""):
+    yield "data.images: the synthetic corpus has its own; see synthetic_text.py"
   for name in ("languages", "eval_languages", "labels"):
-    if len(set(values := getattr(config.data, name))) < len(values):
+    if len(set(values := getattr(data, name))) < len(values):
       yield f"data.{name} names one twice: {', '.join(values)}"
   if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] < 8:
     yield f"data.buckets must be increasing and at least 8, not {buckets}"
   elif buckets[-1] > text.max_positions:
     yield "data.buckets must end at most at model.text.max_positions"
-  # Published weights bring a patch size of their own: see pretrained.
-  if not vit.weights and vit.image_size % vit.patch_size:
-    yield "model.vit.image_size must be a multiple of model.vit.patch_size"
+  # Published weights bring sizes of their own: see pretrained.fill_sizes.
+  if vit.enabled and not vit.weights and vit.image_size % vit.patch_size:
+    yield f"model.vit.image_size must be a multiple of {vit.patch_size}"
+  if not text.weights and text.frozen_layers > text.num_layers * bert:
+    yield f"model.text.frozen_layers must be at most {text.num_layers * bert}"
   heads = {"model.vit": (vit.hidden_size, vit.num_heads)}
-  if text.encoder == "bert":
+  if bert:
     heads["model.text"] = (text.hidden_size, text.num_heads)
-  if model.multimodal:
+  if model.multimodal and model.fusion not in ("concatenation", "none"):
     heads["model.fusion"] = (text.hidden_size, model.fusion_heads)
   for name, (width, count) in heads.items():
     if width % count:
       yield f"{name}: {count} heads do not divide {width}"
-  if text.encoder == "bilstm" and (text.weights or text.hidden_size % 2):
+  if not bert and (text.weights or text.hidden_size % 2):
     yield "model.text: a bilstm has weights='' and an even hidden_size"
   regions = model.resnet.enabled and not vit.enabled
   if model.fusion in ("umt", "maf") and not regions:
@@ -335,11 +339,11 @@ def _problems(config):
       "model.fusion='none' and loss.contrastive='none' do not use pictures:"
       " set model.vit.enabled and model.resnet.enabled to False"
     )
-  if train.batch_size % train.accumulate:
+  if config.train.batch_size % config.train.accumulate:
     yield "train.batch_size must be a multiple of train.accumulate"
-  if optim.warmup_steps and optim.warmup_share:
+  if config.optim.warmup_steps and config.optim.warmup_share:
     yield "optim.warmup_steps and optim.warmup_share exclude each other"
-  for pattern in optim.frozen:
+  for pattern in config.optim.frozen:
     try:
       re.compile(pattern)
     except re.error as error:

@@ -54,8 +54,8 @@ class Tagger:
   """A trained model; call it with sentences. Runs on the first device."""
 
   def __init__(self, config, params, tokenizer):
-    self._config, self._params = config, params
-    self._tokenizer = tokenizer
+    self.config = config
+    self._params, self._tokenizer = params, tokenizer
 
   @classmethod
   def load(cls, name):
@@ -83,6 +83,8 @@ class Tagger:
       UserError: not a word, or not a picture that can be shown.
       OSError: a picture's file cannot be read.
     """
+    if isinstance(sentences, str):
+      raise UserError("sentences must be a list, also for one sentence")
     sentences = list(sentences)
     images = [None] * len(sentences) if images is None else list(images)
     if len(images) != len(sentences):
@@ -105,7 +107,7 @@ class Tagger:
     """
     if not isinstance(image, bytes):
       image = epath.Path(image).read_bytes()
-    return shrink(image, self._config.data.resize)
+    return shrink(image, self.config.data.resize)
 
   def tag(self, sentences, pictures):
     """Like a call, with pictures from `prepare`, or None."""
@@ -123,7 +125,7 @@ class Tagger:
     evaluator = self._evaluator(len(tokens))
     emissions = evaluator.emissions(self._params, examples)
     decoded = decoding.decode(
-      self._params, emissions, self._config.tags, marginals=True
+      self._params, emissions, self.config.tags, marginals=True
     )
     for i, (tags, scores) in zip(kept, decoded, strict=True):
       entities = _entities(*texts[i], tags, scores)
@@ -147,9 +149,9 @@ class Tagger:
   def _evaluator(self, count):
     # Avoid padding a single sentence to a full batch.
     rows = 1 << (count - 1).bit_length()
-    rows = min(self._config.train.batch_size, rows)
-    mesh = model_folder.mesh(self._config)
-    return evaluate.Evaluator(self._config, mesh, rows)
+    rows = min(self.config.train.batch_size, rows)
+    mesh = model_folder.mesh(self.config)
+    return evaluate.Evaluator(self.config, mesh, rows)
 
   def _examples(self, tokens, pictures):
     split = dataset.Split(
@@ -159,7 +161,7 @@ class Tagger:
       rows=range(len(tokens)),
       records=[{"image": picture} for picture in pictures],
     )
-    return batches.Examples(split, self._tokenizer, self._config)
+    return batches.Examples(split, self._tokenizer, self.config)
 
 
 def _text_and_spans(sentence):
@@ -225,10 +227,7 @@ def _read(path, form):
       sentence = formats.field(record, "text", str, where)
     else:
       raise UserError(f"{where}: neither 'text' nor 'tokens' in it")
-    image = ""
-    if record.get("image") is not None:
-      image = formats.field(record, "image", str, where)
-    yield sentence, image
+    yield sentence, formats.field(record, "image", str, where, "")
 
 
 def _tag_file(tagger, args):
@@ -237,29 +236,23 @@ def _tag_file(tagger, args):
   if not folder and args.input != "-":
     folder = epath.Path(args.input).parent / "images"
     folder = folder if folder.is_dir() else None
-  paths = folders.image_files(folder)
+  paths, config = folders.image_files(folder), tagger.config
+  paths = paths if config.model.multimodal else None  # nobody sees them
   names = "sentences", "without a word", "images missing", "images broken"
   counts = dict.fromkeys(names, 0)
-
-  def picture(name):
-    try:
-      return (tagger.prepare(paths[name]), "ok") if name else (None, "")
-    except KeyError:
-      status = "missing"
-    except (OSError, BrokenImageError):
-      status = "broken"
-    counts[f"images {status}"] += 1
-    return None, status
 
   sentences = _read(args.input, args.input_format)
   while chunk := list(itertools.islice(sentences, _CHUNK)):
     texts, images = zip(*chunk, strict=True)
-    pictures, status = zip(*map(picture, images), strict=True)
-    results = tagger.tag(texts, pictures)
-    for result, *seen in zip(results, pictures, status, strict=True):
+    resize = config.data.resize
+    seen = [folders.picture(name, paths, resize) for name in images]
+    results = tagger.tag(texts, [picture for *_, picture in seen])
+    for result, (_, status, picture) in zip(results, seen, strict=True):
       counts["sentences"] += 1
       counts["without a word"] += not result["tokens"]
-      yield result, *seen
+      if status in ("missing", "broken"):
+        counts[f"images {status}"] += 1
+      yield result, picture, status
   found = [f"{n} {name}" for name, n in counts.items() if n]
   print(", ".join(found) or "no sentence", file=sys.stderr)
 
@@ -315,6 +308,8 @@ def main(args):
   """Tags --text, or the sentences of --input; or saves the model."""
   if args.image and args.text is None:
     raise UserError("--image is the picture of --text; of --input: --images")
+  if args.input is None and (args.images or args.input_format):
+    raise UserError("--images and --input_format belong to --input")
   if args.text is not None and not words.split(args.text):
     raise UserError("--text: no word in it")
   if args.html and _absolute(args.html) == _absolute(args.output):

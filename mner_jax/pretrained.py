@@ -102,21 +102,9 @@ def fill_sizes(config):
       changed |= {f"model.{name}.{field}": x for field, x in sizes.items()}
   size = "model.vit.image_size"
   changed[size] = config.model.vit.image_size or changed.get(size) or 224
-  config = replace(config, changed)  # checks what depends on these sizes
-  vit = config.model.vit
-  if vit.enabled and vit.image_size % vit.patch_size:
-    raise UserError(
-      f"config: {size} must be a multiple of the weights' patch size,"
-      f" {vit.patch_size}"
-    )
-  text = config.model.text
-  layers = text.num_layers if text.encoder == "bert" else 0
-  if text.frozen_layers > layers:
-    raise UserError(
-      f"config: model.text.frozen_layers must be at most {layers}, the number"
-      " of BERT layers"
-    )
-  return config
+  # Now that their sizes are known they are checked like those from scratch.
+  replace(config, changed | {f"model.{name}.weights": "" for name in ENCODERS})
+  return replace(config, changed)
 
 
 def _sizes(name, path):

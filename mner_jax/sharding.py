@@ -130,12 +130,9 @@ def gather_fsdp(params, mesh):
   if mesh is None or mesh.shape["fsdp"] == 1:
     return params
 
-  def used(axes):
-    axes = (axes,) if isinstance(axes, str) else axes or ()
-    return tuple(axis for axis in axes if axis != "fsdp") or None
-
   def place(x, placed):
-    spec = P(*map(used, placed.spec))
+    axes = ("tensor" if "tensor" in (a or ()) else None for a in placed.spec)
+    spec = P(*axes)
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
   return jax.tree.map(place, params, shardings(params, mesh))

@@ -60,6 +60,11 @@ BAD = {
   "train --config.optim.frozen=('.*',)": "nothing is left to train",
   "train --config.optim.warmup_steps=999": "at least optim.warmup_steps=999",
   "train --config.train.epochs=99999999999": "and below 2^31",
+  "train_images --config.data.path=synthetic --config.data.images=": (
+    "the synthetic corpus has its own"
+  ),
+  "train --config.data.images --workdir=b": "--config.data.images has no value",
+  "train --config.train.epochs={{[]:1}}": "train.epochs must be of type int",
   "train --config.data.labels=('PER','PER')": "names one twice: PER, PER",
   # Data and weights.
   "train --config.data.path=/nowhere": "/nowhere",
@@ -87,6 +92,9 @@ BAD = {
   "eval --workdir={in}": "is {in} the --workdir of a train.py run?",
   "eval --config.model.fusion_heads=2": "model.fusion_heads: 4 -> 2",
   "eval --config.data.languages=('de',) --report": "the run's own",
+  "eval --config.data.labels=('PER','LOC')": "data.labels: ",
+  "eval --shuffle_images": "sees no pictures",
+  "eval --output=": " is not a file one can",
   "eval --output=/nowhere/x.json": "/nowhere/x.json is not a file one can",
   "eval --config.train.batch_size=4000000000": "out of memory",
   "predict --text=a --workdir=": "--workdir is empty",
@@ -102,6 +110,7 @@ BAD = {
   "predict --input=a.jsonl --image=b": "--images",
   "predict --input=/no/where.jsonl": "No such file",
   "predict --input=a.csv": "suffix",
+  "predict --text=a --images={in}": "belong to --input",
   "predict --input={in}/bad.jsonl --images=/no": "/no: No such file",
   "predict --input={in}/bad.jsonl": ":2: not JSON",
   "predict --input={in}/other.jsonl": "neither 'text'",
@@ -130,13 +139,14 @@ BAD = {
   "tables main --workdir={new} --kept --seeds=1": "--kept takes no --seeds",
   "tables languages --workdir={new}": "wikineural is not a folder",
   "tables text --workdir={new}": "copy train_valid_test_en/ and its siblings",
-  "tables ablation --workdir={new} --override=model.depth=2": "model.depth",
-  "tables ablation --workdir={new} --override=train.epochs": "train.epochs",
-  "tables text --data={in}/data --workdir={new} --override=data.languages=('en',)"
-  " --override=model.text.weights=/nonexistent": "/nonexistent is not a folder",
+  "tables ablation --workdir={new} --config.model.depth=2": "model.depth",
+  "tables ablation --workdir={new} --config.train.epochs": "train.epochs",
+  "tables text --data={in}/data --workdir={new} --config.data.languages=('en',)"
+  " --config.model.text.weights=/nonexistent": "/nonexistent is not a folder",
   "bench --batch_sizes=8,0": "--batch_sizes",
   "bench --repeats=0": "--repeats",
   "bench --compile_for=v1:2x2": "--compile_for",
+  "bench --config.train.accumulate=32 --batch_sizes=8": "train.accumulate",
   "bench --lengths=32,513": "--lengths: must be 3 to 512",
   "bench --suite=crf --lengths=8": "--lengths does nothing in crf",
   "bench --suite=crf --config.dtype=bfloat16": "--config.dtype does nothing",

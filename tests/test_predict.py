@@ -86,6 +86,8 @@ def test_spans_index_the_text_as_it_was_given(tagger):
       assert 0 < e["score"] <= 1
   assert any(r["entities"] for r in results)
   assert [r["tokens"] for r in results[-2:]] == [[], []] and tagger([]) == []
+  with pytest.raises(UserError, match="must be a list"):  # not its letters
+    tagger("Anna sings.")
 
 
 @hypothesis.given(st.text(max_size=60))

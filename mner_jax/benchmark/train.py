@@ -31,7 +31,8 @@ def trace_step(config, mesh, batch_size, length):
     (a `jax.stages.Traced`, to be lowered and compiled; the jitted function
     key data -> initial state on the mesh).
   """
-  sharding.check_batch_size(batch_size, mesh)
+  config = replace(config, {"train.batch_size": batch_size})  # checks it
+  sharding.check_batch_size(batch_size // config.train.accumulate, mesh)
   tx = stepping.make_optimizer(config.optim, 1000)
   init = stepping.make_init(config, tx)
   state = jax.eval_shape(init, jax.random.key_data(jax.random.key(0)))

@@ -7,7 +7,6 @@ the source is in the config's name, so a changed source is a new data set.
 import contextlib
 import dataclasses
 import io
-import itertools
 import json
 import pathlib
 import re
@@ -126,11 +125,11 @@ def _synthetic_builder(cache_dir):
     [path.read_bytes() for path in files],
     cache_dir,
     dict.fromkeys(folders.SPLITS, corpus.LANGUAGES),
-    synthetic_examples,
+    _synthetic_examples,
   )
 
 
-def synthetic_examples(split, notes=()):
+def _synthetic_examples(split, notes):
   """Yields the examples of the synthetic corpus, see `_Builder.examples`."""
   for sentence, scene in corpus.examples(split):
     buffer = io.BytesIO()
@@ -202,35 +201,40 @@ def inputs(config):
   return dataclasses.replace(config.data, images="")
 
 
-def load(config, splits=tuple(folders.SPLITS), languages=None):
+def load(config, splits=tuple(folders.SPLITS)):
   """Loads splits of a data set, which is built on first use.
 
+  Test has the sentences of `eval_languages` where they are given, all else
+  those of `languages`; each must have a file for the split.
+
   Args:
-    config: a DataConfig, where the data is.
+    config: a DataConfig.
     splits: names out of "train", "valid" and "test".
-    languages: whose sentences; each must have a file for each split. None =
-      all of `config`.
 
   Returns:
     {name: dataset.Split}.
   """
   known = tuple(dict.fromkeys((*config.languages, *config.eval_languages)))
-  languages = languages or known
+  wanted = dict.fromkeys(splits, config.languages)
+  if "test" in wanted and config.eval_languages:  # those of train first
+    wanted["test"] = [x for x in known if x in config.eval_languages]
   if config.path == "synthetic":
     builder, folder = _synthetic_builder(config.cache_dir), None
   else:
     name, folder = place(config)
-    builder = _folder_builder(config, name, folder, known)
-  for split, language in itertools.product(splits, languages):
-    if not {language, ""} & set(builder.files.get(split, ())):
-      raise UserError(
-        f"data.path: {config.path} has no {split} split for {language!r}"
-        + (f"; {folders.names(folder, known)}" if folder else "")
-      )
+    # Another order of languages is not another data set.
+    builder = _folder_builder(config, name, folder, sorted(known))
+  for split, languages in wanted.items():
+    for language in languages:
+      if not {language, ""} & set(builder.files.get(split, ())):
+        raise UserError(
+          f"data.path: {config.path} has no {split} split for {language!r}"
+          + (f"; {folders.names(folder, known)}" if folder else "")
+        )
   _build(builder)
   with dataset.damaged(builder.data_path):
     types = schemes.label_map(config.label_map, builder.info.metadata["types"])
-    found = {s: dataset.read(builder, s, languages, types) for s in splits}
+    found = {s: dataset.read(builder, s, x, types) for s, x in wanted.items()}
   if config.strict:
     dataset.refuse_images(found.values())
   if config.orphans == "error" and "train" in found:

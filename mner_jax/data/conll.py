@@ -175,6 +175,8 @@ def _blocks(path, lines, first, header, skipped):
   for number, line in itertools.chain(lines, [end]):
     columns = line.split(separator)
     if columns == header or _is_comment(line, columns, count, rows):
+      if columns == header and number > 1:
+        skipped["more header lines"] += 1
       continue
     is_image, is_docstart = _is_image(line) and not rows, _is_docstart(line)
     is_word = line.strip(" \t") and not is_image and not is_docstart

@@ -57,8 +57,11 @@ def damaged(folder):
 def read(builder, split, languages, types):
   """Reads the Split of a built data set: the sentences of these languages.
 
+  They are in the order of the languages, and each in that of its file; those of
+  one file with several languages are as they are.
+
   Args:
-    builder: of TFDS, prepared.
+    builder: `builders._Builder`, prepared.
     split: "train", "valid" or "test".
     languages: whose sentences; each must have some.
     types: {old: new} entity types, see `schemes.rename`.
@@ -70,7 +73,11 @@ def read(builder, split, languages, types):
   notes = builder.info.metadata["notes"][split]
   found = Split([], [], [], [], records, builder.data_path, notes)
   (record,) = builder.as_data_source(split=split)
-  for sentence, name, status, row in json.loads(record["text"]):
+  examples = json.loads(record["text"])
+  if "" not in builder.files[split]:
+    order = {language: i for i, language in enumerate(languages)}
+    examples.sort(key=lambda example: order.get(example[0]["language"], -1))
+  for sentence, name, status, row in examples:
     if sentence["language"] in languages:
       sentence["words"] = tuple(sentence["words"])
       sentence["tags"] = schemes.rename(sentence["tags"], types)

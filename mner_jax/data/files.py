@@ -65,11 +65,14 @@ class Lines:
 
 
 def read_json(path):
-  """Returns the content of a JSON file."""
+  """Returns the dict of a JSON file."""
   try:
-    return json.loads(path.read_text())
+    found = json.loads(path.read_text())
   except ValueError as error:
     raise UserError(f"{path}: not valid JSON ({error})") from None
+  if not isinstance(found, dict):
+    raise UserError(f"{path}: must hold a JSON object")
+  return found
 
 
 def read_lines(path):

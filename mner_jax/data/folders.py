@@ -7,6 +7,8 @@ or in a subfolder for each language: `en/`, or `train_valid_test_en/` with
 
 import itertools
 
+from PIL import Image
+
 from mner_jax.config import UserError
 from mner_jax.data import formats, images
 
@@ -95,9 +97,12 @@ def image_files(folder):
   """Returns {image id, with or without the suffix: path} of a folder.
 
   Looking up ids here, not in the file system, keeps a data file from naming
-  a picture outside of the folder. {} if the folder is None.
+  a picture outside of the folder. Of files that differ in the suffix only, the
+  id without leads to a picture. {} if the folder is None.
   """
-  paths = sorted(p for p in folder.iterdir() if p.is_file()) if folder else []
+  known = Image.registered_extensions()
+  paths = [p for p in folder.iterdir() if p.is_file()] if folder else []
+  paths.sort(key=lambda p: (p.suffix.lower() in known, p))
   return {p.stem: p for p in paths} | {p.name: p for p in paths}
 
 

@@ -7,7 +7,6 @@ that a quarter of the bytes is transferred.
 
 import contextlib
 import io
-import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -39,25 +38,22 @@ def decode(data, shortest=None):
       picture is the same as without.
   """
   try:
-    with warnings.catch_warnings():
-      # Our own limit replaces Pillow's; EXIF oddities are not errors.
-      warnings.simplefilter("ignore")
-      image = Image.open(io.BytesIO(data))
-      if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width}x{image.height} pixels")
-      if shortest:
-        image.draft(None, (2 * shortest, 2 * shortest))
-      # The EXIF data may be malformed where the picture itself is fine.
-      with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
-      image.load()
-      if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-      if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-      return image if image.mode == "RGB" else image.convert("RGB")
+    image = Image.open(io.BytesIO(data))
+    if image.width * image.height > MAX_PIXELS:
+      raise ValueError(f"{image.width}x{image.height} pixels")
+    if shortest:
+      image.draft(None, (2 * shortest, 2 * shortest))
+    # The EXIF data may be malformed where the picture itself is fine.
+    with contextlib.suppress(Exception):
+      ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    if image.mode.startswith("I;16"):
+      image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+      image = image.convert("RGBA")
+      white = Image.new("RGBA", image.size, "white")
+      image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
   except Exception as error:  # Pillow's decoders raise nearly anything
     raise BrokenImageError(f"{type(error).__name__}: {error}") from None
 

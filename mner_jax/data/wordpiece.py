@@ -101,9 +101,9 @@ def save(tokenizer, folder):
 def load(folder):
   """Reads the tokenizer of a folder with `tokenizer.json`."""
   path = folder / "tokenizer.json"
-  text = path.read_text()
+  content = path.read_bytes()
   try:
-    return tokenizers.Tokenizer.from_str(text)
+    return tokenizers.Tokenizer.from_buffer(content)
   except Exception as error:  # the library raises plain Exception
     raise UserError(f"{path}: not a tokenizer ({error})") from None
 

@@ -21,7 +21,6 @@ from etils import epath
 
 from mner_jax import checkpoint, sharding
 from mner_jax.data import batches, builders, files, schemes, wordpiece
-from mner_jax.data.synthetic import corpus
 from mner_jax.evaluation import decoding
 from mner_jax.models.mner import MultimodalNER
 
@@ -216,11 +215,7 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
   workdir = epath.Path(workdir)
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch_size(config.train.batch_size, mesh)
-  languages = config.data.languages
-  if split == "test":
-    languages = config.data.eval_languages or languages
-  inputs = builders.inputs(config)
-  data = builders.load(inputs, (split,), languages)[split]
+  data = builders.load(builders.inputs(config), (split,))[split]
   order = None
   if shuffle_images:
     order = np.random.default_rng(config.seed).permutation(len(data.sentences))
@@ -235,12 +230,6 @@ def evaluate(config, workdir, split, *, shuffle_images=False):
   if split == "test" and tested:
     best = max(tested, key=lambda line: line["test_f1"])
     scores["best_test_epoch"] = {"f1": best["test_f1"], "step": best["step"]}
-  if config.data.path == "synthetic":
-    drawn = corpus.examples(split, languages=languages)
-    scores["synthetic_ceilings"] = {
-      "text": corpus.ceiling(drawn, pictures=False),
-      "text_and_pictures": corpus.ceiling(drawn, pictures=True),
-    }
   return Evaluation(scores, predicted, examples, params, evaluator)
 
 
@@ -265,19 +254,12 @@ def table(scores):
 
 def remarks(scores):
   """Lines that belong beside the scores, so that nobody misreads them."""
-  lines = []
-  if best := scores.get("best_test_epoch"):
-    lines.append(
-      f"best test epoch (selected on test, not a fair score): F1"
-      f" {100 * best['f1']:.2f} after step {best['step']}"
-    )
-  if ceilings := scores.get("synthetic_ceilings"):
-    lines.append(
-      "synthetic corpus: by its construction the best reader reaches F1"
-      f" {100 * ceilings['text']:.2f} on the text alone,"
-      f" {100 * ceilings['text_and_pictures']:.2f} with the pictures"
-    )
-  return lines
+  if not (best := scores.get("best_test_epoch")):
+    return []
+  return [
+    f"best test epoch (selected on test, not a fair score): F1"
+    f" {100 * best['f1']:.2f} after step {best['step']}"
+  ]
 
 
 def write(scores, path):

@@ -4,7 +4,7 @@
 
 The tables are defined in tables/rows.py. `mini` is for CPUs: the synthetic
 corpus, or the first sentences of --data. `paper` has the authors' sizes and
-all of --data.
+all of --data. --config.a.b=value changes a setting in every row.
 
 Finished runs are not repeated and others resume; a run that fails is reported
 and does not stop the others. Ctrl-C or SIGTERM saves. WORKDIR/NAME-SCALE/kept/
@@ -41,7 +41,6 @@ def arguments(parser):
   add("--data", metavar="DIR", help="the data set (default: the config's)")
   rows = "only this row, and the reference; repeatable"
   add("--rows", action="append", help=rows)
-  add("--override", action="append", default=[], help="a.b=value in every row")
   add("--workdir", default="runs/tables", help="folder of all tables")
   kept = "only print it again, from the runs in mner_jax/tables/results/"
   add("--kept", action="store_true", help=kept)
@@ -56,8 +55,7 @@ def plan(args):
   module = f"mner_jax.configs.{table.configs[args.scale]}"
   config = importlib.import_module(module).get_config()
   config = config_lib.replace(config, table.budget.get(args.scale, {}))
-  overrides = (text.partition("=") for text in args.override)
-  config = cli.override(config, {name: text for name, _, text in overrides})
+  config = cli.override(config, args.overrides)
   config = config_lib.replace(config, _data(args, table, config, workdir))
   seeds = range(19, 19 + (args.seeds or 3))
   rows, names = _rows(args, table)
@@ -125,8 +123,8 @@ def main(args):
   name = f"{args.name}-{args.scale}"
   folder = epath.Path(args.workdir) / name
   if args.kept:
-    if args.seeds or args.rows or args.data or args.override:
-      raise UserError("--kept takes no --seeds, --rows, --data or --override")
+    if args.seeds or args.rows or args.data or args.overrides:
+      raise UserError("--kept takes no --seeds, --rows, --data or --config.a.b")
     planned = runs.kept(name)
     folder = epath.Path(args.workdir) / f"{name}-kept"  # not over one's own
   else:
@@ -148,4 +146,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-  cli.launch(main, arguments, __doc__)
+  cli.launch(main, arguments, __doc__, overrides=True)

@@ -53,13 +53,15 @@ def captions(source, target):
   for number, record in formats.records(path):
     try:
       image = record["image"].rpartition("/")[2]
-      captions = [(x, record["captions"][x]) for x in _CAPTIONED]
-      if not all(isinstance(texts, list) for _, texts in captions):
-        raise TypeError  # a string would be read letter by letter
+      texts = {x: record["captions"][x] for x in _CAPTIONED}
+      captions = [(x, tuple(y.split())) for x in texts for y in texts[x]]
+      # A string in place of a list would be read letter by letter.
+      if str in map(type, texts.values()) or not all(y for _, y in captions):
+        raise TypeError
       split = {"val": "test"}.get(record["split"], record["split"])
       found[split].append((image, captions))
     except (KeyError, TypeError, AttributeError):
-      needs = f"split, image, and lists of captions in {_CAPTIONED}"
+      needs = f"split, image, and lists of sentences in {_CAPTIONED}"
       raise UserError(f"{path}:{number}: needs {needs}") from None
   splits = {
     "train": found["train"][:-_DEV_PICTURES],
@@ -69,8 +71,7 @@ def captions(source, target):
   for split, part in splits.items():
     sentences = []
     for image, captions in part:
-      for language, texts in captions:
-        for words in map(tuple, map(str.split, texts)):
-          tags = ("O",) * len(words)
-          sentences.append(formats.Sentence(words, tags, image, language))
+      for language, words in captions:
+        tags = ("O",) * len(words)
+        sentences.append(formats.Sentence(words, tags, image, language))
     formats.write_jsonl(target / f"{split}.jsonl", sentences)

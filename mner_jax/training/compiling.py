@@ -1,7 +1,5 @@
 """Compiled programs: kept on disk, what they cost to make, their memory."""
 
-import collections
-import contextlib
 import ctypes
 import pathlib
 import time
@@ -11,8 +9,6 @@ import jax
 from mner_jax.config import UserError
 
 _FOLDER = "~/.cache/mner_jax"
-_COMPILED = "/jax/core/compile/backend_compile_duration"
-_FOUND = "/jax/compilation_cache/cache_hits"
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -50,30 +46,22 @@ def reuse_memory():
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-@contextlib.contextmanager
-def announced(say, length):
-  """Says that the train step is compiled, and then what it took.
+def compiled(step, state, batch, say):
+  """Compiles the train step for batches of this length, and says what it took.
 
   Args:
+    step: the jitted function (state, batch) -> (state, metrics).
+    state, batch: its arguments; the program takes any of the same shapes.
     say: function that prints a line.
-    length: of the rows, in word pieces; each needs a program of its own.
   """
+  length = batch["input_ids"].shape[1]
   say(f"compiling the train step for {length} word pieces ...")
-  totals = collections.Counter()
-
-  def add(event, seconds=1.0, **_):
-    totals[event] += seconds
-
-  monitoring = jax.monitoring
-  monitoring.register_event_duration_secs_listener(add)
-  monitoring.register_event_listener(add)
   start = time.monotonic()
-  try:
-    yield
-  finally:
-    monitoring.unregister_event_duration_listener(add)
-    monitoring.unregister_event_listener(add)
-  compiled = totals[_COMPILED]
-  traced = time.monotonic() - start - compiled
-  how = "read what was compiled before" if totals[_FOUND] else "compile"
-  say(f"  {traced:.1f} s to trace and start it, {compiled:.1f} s to {how}")
+  lowered = step.lower(state, batch)
+  traced = time.monotonic()
+  program = lowered.compile()
+  seconds = traced - start, time.monotonic() - traced
+  say(
+    f"  {seconds[0]:.1f} s to trace it, {seconds[1]:.1f} s to compile or read it"
+  )
+  return program

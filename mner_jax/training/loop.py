@@ -29,10 +29,8 @@ def prepare(config, workdir):
     {split: Examples}).
   """
   data, text = builders.inputs(config), config.model.text
-  splits = builders.load(data, ("train", "valid"), data.languages)
   # The labels are those of all splits; a type only test has is scored too.
-  test_languages = data.eval_languages or data.languages
-  splits |= builders.load(data, ("test",), test_languages)
+  splits = builders.load(data)
   if config.loss.alpha and not dataset.labels([splits["train"]]):
     raise UserError("data: no entity is left in train; set loss.alpha=0")
   folder = workdir / "tokenizer"
@@ -97,7 +95,7 @@ def train(config, workdir, stop_at=None, profile=(0, 0)):
   workdir = epath.Path(workdir)
   with contextlib.ExitStack() as stack:
     stop = stopping.StopSignal(config.train.log_every)
-    stack.enter_context(stop.listening())
+    stack.enter_context(stopping.handled_by(stop.handle))
 
     # Mesh and data.
     mesh = sharding.make_mesh(config.mesh)
@@ -165,7 +163,7 @@ def train(config, workdir, stop_at=None, profile=(0, 0)):
     loader = batches.load(
       examples["train"], plan, (first_step, last_step), rows=own
     )
-    compiled = set()  # lengths of batches
+    programs = {}  # one for each length of batches
     eval_every = config.train.eval_every or plan.steps_per_epoch
     save_every = config.train.checkpoint_every or eval_every
     splits = ("valid", "test") if config.train.score_test else ("valid",)
@@ -200,12 +198,12 @@ def train(config, workdir, stop_at=None, profile=(0, 0)):
         jax.block_until_ready(batch)
       if step + 1 == profile[0]:
         jax.profiler.start_trace(str(workdir))
-      if (length := batch["input_ids"].shape[1]) in compiled:
-        state, metrics = train_step(state, batch)
-      else:
-        compiled.add(length)
-        with log.pause(), compiling.announced(log.say, length):
-          state, metrics = train_step(state, batch)
+      if (length := batch["input_ids"].shape[1]) not in programs:
+        with log.pause():
+          programs[length] = compiling.compiled(
+            train_step, state, batch, log.say
+          )
+      state, metrics = programs[length](state, batch)
       if step + 1 == profile[1]:
         jax.block_until_ready(metrics)
         jax.profiler.stop_trace()

@@ -69,12 +69,10 @@ def check_frozen(params, patterns):
   return frozen.keys()
 
 
-def merge(*trees):
+def merge(trainable, frozen):
   """Joins the parameters that `split_frozen` split."""
-  flat = {}
-  for tree in trees:
-    flat |= traverse_util.flatten_dict(tree, sep="/")
-  return traverse_util.unflatten_dict(flat, sep="/")
+  flat = traverse_util.flatten_dict
+  return traverse_util.unflatten_dict(flat(trainable) | flat(frozen))
 
 
 def make_optimizer(config, total_steps):

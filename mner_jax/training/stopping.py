@@ -42,11 +42,8 @@ class StopSignal:
     self._every = every
     self._requested = self._agreed = False
 
-  def listening(self):
-    """Returns the context in which signals are heard."""
-    return handled_by(self._handle)
-
-  def _handle(self, number, frame):
+  def handle(self, number, frame):
+    """Takes a signal; see `handled_by`."""
     self._requested = True
     signal.signal(number, signal.SIG_DFL)
 

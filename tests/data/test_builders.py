@@ -87,6 +87,7 @@ def test_a_flat_folder(folder):
 
 def test_where_pictures_are(folder, tmp_path):
   (folder / "secret.png").write_bytes(picture("red"))
+  (folder / "images" / "red.txt").write_text("what red.jpg shows")
   (folder / "images" / "folder").mkdir()
   (folder / "images" / "link.png").symlink_to(folder / "nowhere.png")
   names = "../secret ../secret.png images/../../secret .. folder link".split()
@@ -121,16 +122,21 @@ def test_language_folders(tmp_path):
   for split in SPLITS:
     (fr / f"{split}.txt").rename(fr / f"{split}_conll_format.txt")
   assert folders.languages(epath.Path(folder)) == ("de", "en", "fr")
-  fields = {"languages": ("en", "fr"), "eval_languages": ("de",)}
-  split = train(folder, **fields)
+  splits = load(folder, languages=("fr", "de"), eval_languages=("en", "de"))
+  split = splits["train"]
   found = " ".join(f"{s.words[0]}:{s.language}" for s in split.sentences)
-  assert found == "en:en en2:en fr:fr fr2:fr de:de de2:de"
-  where = split.sentences[2].where(0)
+  assert found == "fr:fr fr2:fr de:de de2:de"
+  where = split.sentences[0].where(0)
   assert where == "train_valid_test_fr/train_conll_format.txt:2"
-  (split,) = load(folder, ("train",), ("de", "fr"), **fields).values()
-  assert [s.language for s in split.sentences] == ["fr", "fr", "de", "de"]
   assert split.image_status == ["ok", "", "ok", ""]
   assert split.image(2) == picture("green")
+  # Test is of others, with those trained on first.
+  assert [s.language for s in splits["valid"].sentences] == ["fr", "de"]
+  assert [s.language for s in splits["test"].sentences] == ["de", "en"]
+  # The order of the languages does not make it another data set.
+  split = train(folder, languages=("en", "de"), eval_languages=("fr",))
+  assert [s.language for s in split.sentences] == ["en", "en", "de", "de"]
+  assert len([*(tmp_path / "cache" / "text_image_folder").iterdir()]) == 1
   with pytest.raises(UserError, match="has no train split for 'xx'"):
     load(folder, languages=("en", "xx"))
 

@@ -68,6 +68,7 @@ NOTES = [  # content, tag column, note
   (SAME["conll 2003"], "4", "column 4 (1 entities), not column 3 (1 entities)"),
   (TWO, "3", "from column 3 (1 entities), not column 4 (2 entities)"),
   (TWO, "4", "from column 4 (2 entities), not column 3 (1 entities)"),
+  ("word\ttag\na\tO\n\nword\ttag\nb\tO\n", "-1", "1 more header lines skipped"),
   (SAME["hipe"], "2", "2 NE-COARSE-LIT (1 entities), not column 3 NE-FINE-LIT"),
 ]
 

@@ -148,6 +148,7 @@ def test_save_and_load(tmp_path):
   tokenizer = own_tokenizer(random_sentences())
   wordpiece.save(tokenizer, folder)
   assert wordpiece.load(folder).to_str() == tokenizer.to_str()
-  (folder / "tokenizer.json").write_text('{"model": ')
-  with pytest.raises(UserError, match=r"tokenizer\.json: not a tokenizer"):
-    wordpiece.load(folder)
+  for damaged in (b'{"model": ', b"\xff"):
+    (folder / "tokenizer.json").write_bytes(damaged)
+    with pytest.raises(UserError, match=r"tokenizer\.json: not a tokenizer"):
+      wordpiece.load(folder)

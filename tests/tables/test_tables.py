@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from mner_jax import cli
 from mner_jax import config as config_lib
 from mner_jax.cli import EXIT_STOPPED
 from mner_jax.config import UserError
@@ -42,15 +43,17 @@ def arguments(folder, workdir="tables"):
     f"--rows={OTHER}",
     f"--data={folder / 'data'}",
     f"--workdir={folder / workdir}",
-    f"--override=data.cache_dir={folder / 'cache'}",
-    *(f"--override={name}={value}" for name, value in sizes.items()),
+    f"--config.data.cache_dir={folder / 'cache'}",
+    *(f"--config.{name}={value}" for name, value in sizes.items()),
   ]
 
 
 def plan(argv):
   parser = argparse.ArgumentParser()
   tables.arguments(parser)
-  return tables.plan(parser.parse_args(argv))[0]
+  argv, overrides = cli._take_overrides(argv)
+  args = parser.parse_args(argv, argparse.Namespace(overrides=overrides))
+  return tables.plan(args)[0]
 
 
 def run(argv):

@@ -185,10 +185,12 @@ def test_eval_of_other_data_writes_no_file_of_the_run(workdir, tmp_path):
 def test_eval_of_another_language_beside_a_cut_log(workdir, tmp_path):
   workdir = shutil.copytree(workdir, tmp_path / "run")
   log = workdir / "metrics.jsonl"
-  log.write_bytes(log.read_bytes()[:-9])  # as a kill leaves it
+  tested = b'{"step": 1, "test_f1": 0.5}\n'
+  log.write_bytes(tested + log.read_bytes()[:-9])  # as a kill leaves it
   override = "--config.data.eval_languages=('de',)"
   scores = scores_of(workdir, tmp_path / "scores.json", override)
   assert list(scores["per_language"]) == ["de"]
+  assert "best_test_epoch" not in scores  # it is of the run's own data
 
 
 def test_languages_that_are_tested_are_not_those_of_dev(workdir):

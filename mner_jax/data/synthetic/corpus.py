@@ -102,7 +102,7 @@ def _of_language(split, language, size):
   rng = np.random.default_rng(key)
   shared = lexicon.shared(language)
   # Only names of two types: the best reader of the text would leave out a name
-  # of three (see `ceiling`), which no tagger is trained to do.
+  # of three, as right with chance 1/3, which no tagger is trained to do.
   deck = _deal(rng, {name: x for name, x in shared.items() if len(x) == 2})
   ambiguous = rng.permutation(size) < size * AMBIGUOUS
   result, used = [], set()
@@ -143,20 +143,3 @@ def examples(split, *, languages=LANGUAGES, size=None):
 def picture_rng(image_id):
   """The random numbers one picture is drawn with."""
   return np.random.default_rng([_SEED, zlib.crc32(image_id.encode())])
-
-
-def ceiling(examples, *, pictures):
-  """The largest expected micro F1, of the text alone or with its pictures.
-
-  The best reader knows every span and every type but those of ambiguous
-  sentences: there it sees the type if the picture shows it, and else guesses
-  one of two. Leaving out a name that is right with chance 1/2 would not raise
-  the expected F1, 2 * right / (entities + predicted). So all are predicted and
-  F1 is the mean chance.
-  """
-  chances = []
-  for sentence, scene in examples:
-    seen = pictures and f"B-{scene}" in sentence.tags
-    chance = 1.0 if sentence.source == "clear" or seen else 0.5
-    chances += [chance for tag in sentence.tags if tag.startswith("B-")]
-  return float(np.mean(chances))
