@@ -324,7 +324,10 @@ def _load(path, parts):
 
 
 def check_equal(stored, wanted):
-  """Raises a ValueError at the first array, of {name: shape}, that differs."""
+  """Raises a ValueError at the first array that differs, of {name: shape}.
+
+  In place of a shape there may be a text that describes the array.
+  """
   for name in sorted(stored.keys() | wanted):
     saved, needed = (x.get(name, "missing") for x in (stored, wanted))
     if saved != needed:

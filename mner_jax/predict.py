@@ -110,7 +110,7 @@ class Tagger:
     return shrink(image, self.config.data.resize)
 
   def tag(self, sentences, pictures):
-    """Like a call, with pictures from `prepare`, or None."""
+    """Like a call, with pictures from `prepare`; None or b"" = none."""
     texts = [_text_and_spans(sentence) for sentence in sentences]
     results = []
     for text, spans in texts:
@@ -236,23 +236,28 @@ def _tag_file(tagger, args):
   if not folder and args.input != "-":
     folder = epath.Path(args.input).parent / "images"
     folder = folder if folder.is_dir() else None
-  paths, config = folders.image_files(folder), tagger.config
-  paths = paths if config.model.multimodal else None  # nobody sees them
+  config, paths = tagger.config, folders.image_files(folder)
+  paths = paths if config.model.multimodal else None  # no encoder sees them
   names = "sentences", "without a word", "images missing", "images broken"
   counts = dict.fromkeys(names, 0)
+
+  def picture(image):
+    try:
+      return folders.picture(image, paths, config.data.resize)
+    except OSError:  # of one file; the sentences before are not to be lost
+      return image, "broken", b""
 
   sentences = _read(args.input, args.input_format)
   while chunk := list(itertools.islice(sentences, _CHUNK)):
     texts, images = zip(*chunk, strict=True)
-    resize = config.data.resize
-    seen = [folders.picture(name, paths, resize) for name in images]
-    results = tagger.tag(texts, [picture for *_, picture in seen])
-    for result, (_, status, picture) in zip(results, seen, strict=True):
+    seen = [picture(image) for image in images]
+    results = tagger.tag(texts, [data for *_, data in seen])
+    for result, (_, status, data) in zip(results, seen, strict=True):
       counts["sentences"] += 1
       counts["without a word"] += not result["tokens"]
       if status in ("missing", "broken"):
         counts[f"images {status}"] += 1
-      yield result, picture, status
+      yield result, data, status
   found = [f"{n} {name}" for name, n in counts.items() if n]
   print(", ".join(found) or "no sentence", file=sys.stderr)
 

@@ -131,6 +131,7 @@ def gather_fsdp(params, mesh):
     return params
 
   def place(x, placed):
+    # An entry of a spec is None, an axis, or several axes.
     axes = ("tensor" if "tensor" in (a or ()) else None for a in placed.spec)
     spec = P(*axes)
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))

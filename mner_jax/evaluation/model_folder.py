@@ -98,7 +98,7 @@ def _read(path, abstract):
     )
     checkpoint.check_equal(stored, needed)
   except Exception as error:  # safetensors raises several kinds
-    raise UserError(f"{path}: not this model's ({error})") from None
+    raise UserError(f"{path}: cannot be used ({error})") from None
   placed = {n: jax.device_put(found[n], x.sharding) for n, x in wanted.items()}
   return traverse_util.unflatten_dict(placed, sep="/")
 

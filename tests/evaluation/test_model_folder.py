@@ -156,7 +156,7 @@ BAD = [
 ]
 # With a manifest of the changed file.
 HASHED = [
-  ({MODEL: put(b"\x80\x04N.")}, "model.safetensors: not this model's"),
+  ({MODEL: put(b"\x80\x04N.")}, "model.safetensors: cannot be used"),
   (
     {CONFIG: put(BERT)},
     "config.json: not a run's settings .*no setting architectures",
