@@ -162,10 +162,14 @@ def restore_best(workdir, abstract_params):
 
 
 def initial_params(config, abstract_params):
-  """Returns the best parameters of `config.init_from`, of the same model."""
+  """Returns the best parameters of `config.init_from`, of the same model.
+
+  What training alone reads, dropout and frozen layers, may be another.
+  """
   other = cli.read_workdir(config.init_from)
   lines = config_lib.differences(other, config)
-  changed = [x for x in lines if x.startswith(("model.", "data.labels"))]
+  same = re.compile(r"data\.labels|model\.(?!.*(dropout|frozen_layers): )")
+  changed = [x for x in lines if same.match(x)]
   if changed:
     raise UserError(
       f"init_from: {config.init_from} holds another model: {'; '.join(changed)}"

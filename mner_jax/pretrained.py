@@ -146,6 +146,7 @@ def _first_position(c):
 def _read_config(path):
   """Reads the config.json of a folder; its model_type is one of FAMILIES."""
   c = files.read_json(path / "config.json")
+  c = {name: value for name, value in c.items() if value is not None}
   if c.get("architecture") in _RESNETS:  # of timm: those of transformers differ
     c["model_type"] = c["architecture"]
   if c.get("model_type") not in FAMILIES:

@@ -148,6 +148,7 @@ BAD = {
   "bench --compile_for=v1:2x2": "--compile_for",
   "bench --config.train.accumulate=32 --batch_sizes=8": "train.accumulate",
   "bench --lengths=32,513": "--lengths: must be 3 to 512",
+  "bench --config.model.text.weights=e5": "weights: e5 is not a folder",
   "bench --suite=crf --lengths=8": "--lengths does nothing in crf",
   "bench --suite=crf --config.dtype=bfloat16": "--config.dtype does nothing",
   "bench --suite=crf --config={in}/text.py": "--config does nothing in crf",

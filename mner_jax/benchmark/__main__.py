@@ -64,13 +64,16 @@ def arguments(parser):
 def _load(args):
   """Returns the config with random weights; four types unless it names some.
 
-  Weights in a folder settle their encoder's sizes; a Hub's are not fetched.
+  Weights in a folder settle their encoder's sizes. A Hub's are not fetched, so
+  a flag that names them, or no folder by mistake, would do nothing.
   """
   config = cli.load(args.config or mmnerd.__file__)
   config = cli.override(config, args.overrides)
   known, names = flatten(config), [f"model.{x}.weights" for x in ENCODERS]
   folders = (epath.Path(known[name]).expanduser() for name in names)
   hub = [n for n, x in zip(names, folders, strict=True) if not x.is_dir()]
+  for name in (name for name in hub if args.overrides.get(name)):
+    raise UserError(f"--config.{name}: {known[name]} is not a folder")
   labels = known["data.labels"] or ("LOC", "MISC", "ORG", "PER")
   config = replace(config, {"data.labels": labels} | dict.fromkeys(hub, ""))
   return replace(fill_sizes(config), dict.fromkeys(names, ""))

@@ -16,12 +16,11 @@ import contextlib
 import dataclasses
 import itertools
 import re
-import sys
 
 from etils import epath
 
 from mner_jax.config import UserError
-from mner_jax.data import schemes
+from mner_jax.data import files, schemes
 
 _FIRST_NAMES = ("token", "tokens", "word", "words", "form", "id", "index")
 _INDEX = re.compile(r"[0-9]+([-.][0-9]+)?")
@@ -48,25 +47,14 @@ class Sentence:
     return f"{file}:{int(lines) + (0 if file.endswith('.jsonl') else word)}"
 
 
-def numbered_lines(path):
-  """Yields (number from 1, line without its end) of a file, "-" = stdin."""
-  with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
-    # Only "\n" ends a line: some real tokens are U+0085 or U+2028.
-    for number, raw in enumerate(file, 1):
-      try:
-        line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-      except UnicodeDecodeError:
-        raise UserError(f"{path}:{number}: not UTF-8") from None
-      yield number, line.removesuffix("\n").removesuffix("\r")
-
-
 def read_conll(path, language="", scheme="iob2", tag_column="-1", notes=None):
   """Yields the Sentences of a CoNLL file: see `formats.read`.
 
   With scheme None no tag is read, and the file may have words only.
   """
   path = epath.Path(path)
-  with contextlib.closing(numbered_lines(path)) as lines:  # after an error, too
+  lines = files.numbered_lines(path)
+  with contextlib.closing(lines):  # after an error, too
     yield from _read(path, lines, language, scheme, tag_column, notes)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import sys
 
 import xxhash
 from etils import epath
@@ -62,6 +63,18 @@ class Lines:
     """Makes sure that all lines outlast this process."""
     if in_bucket(self._path):
       write(self._path, self._text)
+
+
+def numbered_lines(path):
+  """Yields (number from 1, line without its end) of a file, "-" = stdin."""
+  with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
+    # Only "\n" ends a line: some real tokens are U+0085 or U+2028.
+    for number, raw in enumerate(file, 1):
+      try:
+        line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+      except UnicodeDecodeError:
+        raise UserError(f"{path}:{number}: not UTF-8") from None
+      yield number, line.removesuffix("\n").removesuffix("\r")
 
 
 def read_json(path):

@@ -14,7 +14,7 @@ from etils import epath
 
 from mner_jax.config import UserError
 from mner_jax.data import files, schemes
-from mner_jax.data.conll import Sentence, numbered_lines, read_conll
+from mner_jax.data.conll import Sentence, read_conll
 
 SUFFIXES = (".txt", ".conllu", ".conll", ".tsv", ".jsonl")
 
@@ -79,7 +79,7 @@ def records(path):
   Skips empty lines; raises a UserError at a line that is not an object.
   """
   path = epath.Path(path)
-  for number, line in numbered_lines(path):
+  for number, line in files.numbered_lines(path):
     if not line.strip():
       continue
     try:

@@ -83,9 +83,8 @@ def published(folder):
     raise UserError(f"{folder}: neither tokenizer.json nor vocab.txt in it")
   file = folder / "tokenizer_config.json"
   options = files.read_json(file) if file.exists() else {}
-  lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
   return bert_tokenizer(
-    [line.removesuffix("\r") for line in lines],
+    [line for _, line in files.numbered_lines(path)],
     # BERT's tokenizer lower-cases unless its options say otherwise.
     lowercase=options.get("do_lower_case", True),
     strip_accents=options.get("strip_accents"),

@@ -211,7 +211,7 @@ def train(config, workdir, stop_at=None, profile=(0, 0)):
       log.step(step + 1, metrics)
     log.flush()
     saver.seal()
-  if stopped:
+  if stopped or stop.agreed(step):  # it may come with the last save, too
     print(f"stopped at step {step}; the same command goes on")
     raise Stopped
   return config if step == total_steps else None

@@ -152,3 +152,11 @@ def test_save_and_load(tmp_path):
     (folder / "tokenizer.json").write_bytes(damaged)
     with pytest.raises(UserError, match=r"tokenizer\.json: not a tokenizer"):
       wordpiece.load(folder)
+
+
+def test_a_damaged_vocabulary_is_one_line(tmp_path):
+  with pytest.raises(UserError, match="neither tokenizer.json nor vocab.txt"):
+    wordpiece.published(tmp_path)
+  (tmp_path / "vocab.txt").write_bytes(b"[PAD]\n\xff\n")
+  with pytest.raises(UserError, match="vocab.txt:2: not UTF-8"):
+    wordpiece.published(tmp_path)

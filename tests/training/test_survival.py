@@ -37,6 +37,7 @@ MOMENTS = {
   "evaluating": ("evaluation.evaluate.Evaluator.emissions", 1, signal.SIGTERM),
   "saving": ("data.manifest.hashes", 2, signal.SIGTERM),
   "sealing": ("data.manifest.save", 3, signal.SIGINT),
+  "the last save": ("checkpoint.Saver.save", 1, signal.SIGTERM),
   "scoring test": ("evaluation.evaluate.evaluate", 1, signal.SIGTERM),
 }
 SOME = "stepping", "evaluating", "scoring test"
@@ -61,7 +62,7 @@ def test_stopped_at_each_kind_of_moment(
     last = steps(workdir)[-1]
     assert not (workdir / "checkpoints" / "saving.json").exists()
     assert lines(workdir)[-1]["step"] == last
-    if moment == "scoring test":
+    if moment in ("the last save", "scoring test"):
       assert last == runs.TOTAL
     else:
       assert f"stopped at step {last};" in out, moment
