@@ -84,7 +84,7 @@ def _rows(args, table):
 def _data(args, table, config, workdir):
   """{field: value} that leads to the data, or to the part that is used."""
   source, target = args.data or config.data.path, workdir / "data" / args.name
-  if args.name == "retrieval":
+  if args.name.startswith("retrieval"):
     prepare.captions(source, target)
     folder = epath.Path(source).expanduser().resolve()
     images = folder / config.data.images
