@@ -178,7 +178,8 @@ def load_encoder(path, params):
   """Loads the parameters of one encoder, one array at a time.
 
   Where the model takes pictures of another size, the positions of a ViT are
-  interpolated (`resize_positions`); rows that pad a vocabulary are 0.
+  interpolated (`resize_positions`); rows that pad a vocabulary are 0. A pooler
+  is left out where the file has none, as RoBERTa's.
 
   Args:
     path: folder with config.json and the arrays.
@@ -189,6 +190,8 @@ def load_encoder(path, params):
   arrays = hub.open_arrays(path)
   names = {_translate(name.removeprefix(prefix)): name for name in arrays}
   want = traverse_util.flatten_dict(params, sep="/")
+  if not {"pooler/weight", "pooler/bias"} & names.keys():
+    want = {k: x for k, x in want.items() if not k.startswith("pooler/")}
   loaded, missing, wrong, used = {}, [], [], set()
 
   def read(name, shape):

@@ -159,6 +159,9 @@ def train(config, workdir, stop_at=None, profile=(0, 0)):
     log.start(examples, abstract.params)
     if drawn := sorted(frozen - known):
       log.say(f"{', '.join(drawn)}: frozen at random numbers, not loaded")
+    text = abstract.params["text"]
+    if "pooler" in text.keys() - known.get("text", text).keys():
+      log.say("text/pooler: the weights have none; it starts at random numbers")
     own = sharding.own_rows(batch_size, mesh)
     loader = batches.load(
       examples["train"], plan, (first_step, last_step), rows=own

@@ -210,17 +210,19 @@ def make_init(config, tx):
 
 
 def init_around(init, known, state_sharding, rng):
-  """Returns the initial state, with some modules' parameters `known` already.
+  """Returns the initial state, with some parameters `known` already.
 
   These are not drawn at all, as memory would hold two copies of them.
   """
+  paths = traverse_util.flatten_dict(known).keys()
 
   def unknown(tree):
-    rest = {k: x for k, x in tree.params.items() if k not in known}
-    return tree._replace(params=rest)
+    params = traverse_util.flatten_dict(tree.params)
+    rest = {path: x for path, x in params.items() if path not in paths}
+    return tree._replace(params=traverse_util.unflatten_dict(rest))
 
   draw = jax.jit(
     lambda rng: unknown(init(rng)), out_shardings=unknown(state_sharding)
   )
   state = draw(rng)
-  return state._replace(params=state.params | known)
+  return state._replace(params=merge(state.params, known))

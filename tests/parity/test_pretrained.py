@@ -1,6 +1,7 @@
 """Published weights against transformers, from files on disk."""
 
 import json
+import string
 
 import jax
 import numpy as np
@@ -11,12 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from mner_jax import pretrained
 from mner_jax.config import Config, UserError, replace
+from mner_jax.data import wordpiece
 from mner_jax.models.bert import Bert
 from mner_jax.models.resnet import IMAGENET_STATISTICS, ResNet
 from mner_jax.models.vit import PIXEL_STATISTICS, Vit
 from mner_jax.training.loop import settle
 from tests.conftest import LONG
 from tests.parity import reference
+from tests.training import test_loop as runs
 
 MODULES = {"text": Bert, "vit": Vit, "resnet": ResNet}
 
@@ -275,3 +278,27 @@ def test_weights_of_another_family_are_refused(tmp_path):
   path.write_text(json.dumps(settings))
   with pytest.raises(UserError, match="is a 'roberta', for model.text"):
     load(tmp_path, "vit", pictures(32))
+
+
+def test_weights_without_a_pooler_are_trained(tmp_path):
+  """RoBERTa's: the pooler is drawn, which is said; all else is the file's."""
+  weights, workdir = tmp_path / "weights", tmp_path / "run"
+  hf = transformers.RobertaConfig(
+    vocab_size=60, max_position_embeddings=66, type_vocab_size=1, **TINY
+  )
+  transformers.RobertaForMaskedLM(hf).save_pretrained(weights)
+  pieces = [*wordpiece.SPECIAL, *string.ascii_letters]
+  wordpiece.save(wordpiece.bert_tokenizer(pieces), weights)
+  runs.write_corpus(tmp_path / "data")
+  fields = {"model.text.weights": str(weights), "optim.frozen": ("^text/",)}
+  fields = runs.experiment(tmp_path, fields)
+  config = runs.write_config(tmp_path / "c.py", fields)
+  flags = f"--config={config}", f"--workdir={workdir}", "--stop_at=1"
+  err = runs.command("train.py", *flags, check=True).stderr
+  assert "text/pooler: the weights have none" in err
+  found = runs.arrays(workdir)
+  assert found["params/text/pooler/kernel"].std() > 0.01
+  file = load_file(weights / "model.safetensors")
+  want = file["roberta.embeddings.word_embeddings.weight"].numpy()
+  ours = found["params/text/word_embeddings/embedding"]
+  np.testing.assert_array_equal(ours, want)
