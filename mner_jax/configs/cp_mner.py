@@ -5,7 +5,8 @@ entity types, one picture each. Too little for a model from scratch to be
 good; it shows the road from real files with pictures to scores.
 
 Measured: F1 57.65 on the test split, mean of seeds 19, 20, 21; 57.02 for the
-text-only row, 2026-11-23. Cost: 363 s a run on one CPU core, 246 s text only.
+text-only row, 2026-11-23; since then new layers start otherwise.
+Cost: 363 s a run on 2 CPU cores, 246 s text only.
 Command:
   python -m mner_jax.tables paintings --data=DIR --seeds=3
 or one run:

@@ -6,8 +6,9 @@ does not see. The same model in any other config takes the first six lines
 below as flags.
 
 Measured: not at this size. On `cp_mner.py` with these lines: F1 57.98, mean of
-three seeds, 2026-11-23, see `mner_jax/tables/results/paintings-mini.md`.
-Cost: not measured here; there 349 s a run on one CPU core.
+three seeds, 2026-11-23, see `mner_jax/tables/results/paintings-mini.md`;
+since then new layers start otherwise.
+Cost: not measured here; there 349 s a run on 2 CPU cores.
 Command:
   python train.py --config=mner_jax/configs/maf.py
 """

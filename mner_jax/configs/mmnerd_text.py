@@ -14,8 +14,8 @@ in % after each, mean of seeds 19, 20, 21 (their range):
   released=True      53.83 (53.50-54.37)  57.05 (56.44-57.36)  58.45 (57.96-59.12)
 
 Epoch 3 was best on dev, and on test too, in all six runs. 2026-11-22, one
-NVIDIA H100, jax 0.11.2. Cost: 138 s for the six side by side. Not measured
-with mBERT.
+NVIDIA H100, jax 0.11.2; since then new layers start otherwise. Cost: 138 s for
+the six side by side. Not measured with mBERT.
 Command:
   python train.py --config=mner_jax/configs/mmnerd_text.py \\
     --config.data.path=DIR --config.data.languages="('en',)" \\

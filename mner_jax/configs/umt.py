@@ -6,8 +6,9 @@ model in any other config takes the first three lines below as flags.
 
 Measured: not at this size. On `cp_mner.py` with these lines and the optimiser's
 two: F1 56.29, mean of three seeds, 2026-11-23, see
-`mner_jax/tables/results/paintings-mini.md`.
-Cost: not measured here; there 642 s a run on one CPU core.
+`mner_jax/tables/results/paintings-mini.md`; since then new layers start
+otherwise.
+Cost: not measured here; there 642 s a run on 2 CPU cores.
 Command:
   python train.py --config=mner_jax/configs/umt.py
 """

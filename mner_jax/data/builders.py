@@ -23,7 +23,7 @@ from mner_jax.data.synthetic import corpus, pictures
 
 # Data sets with a name, and where their authors publish the text files.
 _NAMED = {
-  "mmnerd": "train_valid_test_en/ and its siblings in github.com/wangdsh/MMNERD",
+  "mmnerd": "train_valid_test_en/ in github.com/wangdsh/MMNERD",
   "twitter2015": "data/twitter2015/ in github.com/jefferyYu/UMT",
   "twitter2017": "data/twitter2017/ in github.com/jefferyYu/UMT",
 }

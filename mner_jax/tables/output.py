@@ -132,7 +132,8 @@ def _protocol(table, num_rows, runs):
     lines.append(f"text encoder: {', '.join(sorted(weights))}")
   lines += [
     "±: standard deviation over seeds (n - 1)",
-    "run: the folder runs/RUN-SEED holds config, logs, predictions and scores",
+    "run: the folder runs/RUN-SEED holds config and scores; where it was made,"
+    " logs and predictions too",
   ]
   if table.reference:
     compared = max(num_rows - 1, 1)

@@ -78,6 +78,8 @@ _LANGUAGE_TABLE = Table(
   subset={"train": 2000, "valid": 500, "test": 1000},
   notes=(
     "*: zero-shot, no sentence of this language was trained on",
+    "mini: the first 2,000 sentences of a language are trained on, 500 are dev,"
+    " 1,000 test; without a train file, train follows dev in the valid file",
     "rows differ in sentences, and so in updates; epochs are the same",
   ),
 )
@@ -129,13 +131,14 @@ _RETRIEVAL_TABLE = Table(
   reference="",
   columns=_RECALLS | _RECALLS_5 | _P,
   notes=(
-    "chance: the exact expectation for random ranks, in each language the same",
+    "chance: the exact expectation for random ranks",
     "permutation p: 9,999 permutations of the pictures, by mean rank; the"
     " largest of the seeds",
+    "each language has the same pictures, and so the same chance",
     "the last step is scored; nothing was selected on these pictures",
   ),
 )
-# Of the text encoder only the pooler is trained, which has no weights.
+# Of the text encoder only the pooler is trained, which e5 has no use for.
 _FROZEN_E5 = {
   "model.text.encoder": "bert",
   "model.text.weights": wikineural_e5.RECIPE["model.text.weights"],
@@ -186,7 +189,7 @@ TABLES = {
     },
     configs={"mini": "wikineural_e5"},  # there, languages are of one size
     notes=(
-      *_LANGUAGE_TABLE.notes[:1],
+      *_LANGUAGE_TABLE.notes[:2],
       "4, 2 or 1 epochs: rows are also the best of so many scores on dev",
     ),
   ),
@@ -194,7 +197,8 @@ TABLES = {
     title="Alignment: F1, and whether a sentence finds its picture",
     rows={"none": _NO_ALIGNMENT, "word": _BY_WORD, "sentence": {}},
     reference="sentence",
-    columns=_RECALLS,
+    columns=_RECALLS | _P,
+    notes=_RETRIEVAL_TABLE.notes[:2],
   ),
   "text": _TEXT_TABLE,
   "text-e5": _TEXT_TABLE._replace(

@@ -1,7 +1,6 @@
 """Published weights against transformers, from files on disk."""
 
 import json
-import string
 
 import jax
 import numpy as np
@@ -254,11 +253,14 @@ def test_a_padded_vocabulary(tmp_path, bert):
   assert table[:50].any(axis=1).all() and not table[50:].any()
 
 
+def save_roberta(folder):
+  sizes = TINY | {"max_position_embeddings": 66, "type_vocab_size": 1}
+  hf = transformers.RobertaConfig(vocab_size=50, **sizes)
+  transformers.RobertaForMaskedLM(hf).save_pretrained(folder)
+
+
 def test_weights_of_another_family_are_refused(tmp_path):
-  hf = transformers.RobertaConfig(
-    vocab_size=50, max_position_embeddings=66, type_vocab_size=1, **TINY
-  )
-  transformers.RobertaForMaskedLM(hf).save_pretrained(tmp_path)
+  save_roberta(tmp_path)
   path = tmp_path / "config.json"
   settings = json.loads(path.read_text())
   # A table of more positions than the file says is not cut.
@@ -283,12 +285,8 @@ def test_weights_of_another_family_are_refused(tmp_path):
 def test_weights_without_a_pooler_are_trained(tmp_path):
   """RoBERTa's: the pooler is drawn, which is said; all else is the file's."""
   weights, workdir = tmp_path / "weights", tmp_path / "run"
-  hf = transformers.RobertaConfig(
-    vocab_size=60, max_position_embeddings=66, type_vocab_size=1, **TINY
-  )
-  transformers.RobertaForMaskedLM(hf).save_pretrained(weights)
-  pieces = [*wordpiece.SPECIAL, *string.ascii_letters]
-  wordpiece.save(wordpiece.bert_tokenizer(pieces), weights)
+  save_roberta(weights)
+  wordpiece.save(wordpiece.bert_tokenizer(wordpiece.SPECIAL), weights)
   runs.write_corpus(tmp_path / "data")
   fields = {"model.text.weights": str(weights), "optim.frozen": ("^text/",)}
   fields = runs.experiment(tmp_path, fields)
@@ -298,7 +296,6 @@ def test_weights_without_a_pooler_are_trained(tmp_path):
   assert "text/pooler: the weights have none" in err
   found = runs.arrays(workdir)
   assert found["params/text/pooler/kernel"].std() > 0.01
-  file = load_file(weights / "model.safetensors")
-  want = file["roberta.embeddings.word_embeddings.weight"].numpy()
   ours = found["params/text/word_embeddings/embedding"]
-  np.testing.assert_array_equal(ours, want)
+  file = load_file(weights / "model.safetensors")
+  assert_equal(ours, file["roberta.embeddings.word_embeddings.weight"].numpy())
