@@ -164,7 +164,7 @@ def restore_best(workdir, abstract_params):
 def initial_params(config, abstract_params):
   """Returns the best parameters of `config.init_from`, of the same model.
 
-  What training alone reads, dropout and frozen layers, may be another.
+  What only training reads, dropout and frozen layers, may differ.
   """
   other = cli.read_workdir(config.init_from)
   lines = config_lib.differences(other, config)

@@ -72,8 +72,9 @@ def _load(args):
   known, names = flatten(config), [f"model.{x}.weights" for x in ENCODERS]
   folders = (epath.Path(known[name]).expanduser() for name in names)
   hub = [n for n, x in zip(names, folders, strict=True) if not x.is_dir()]
-  for name in (name for name in hub if args.overrides.get(name)):
-    raise UserError(f"--config.{name}: {known[name]} is not a folder")
+  if named := [name for name in hub if args.overrides.get(name)]:
+    text = f"--config.{named[0]}: {known[named[0]]} is not a folder"
+    raise UserError(f"{text}; weights of the Hub are not fetched here")
   labels = known["data.labels"] or ("LOC", "MISC", "ORG", "PER")
   config = replace(config, {"data.labels": labels} | dict.fromkeys(hub, ""))
   return replace(fill_sizes(config), dict.fromkeys(names, ""))

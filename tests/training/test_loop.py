@@ -215,7 +215,7 @@ def test_init_from_starts_where_another_run_was_best(corpus, workdir):
   other = corpus.parent / "further"
   places = f"--workdir={other}", f"--config.init_from={workdir}"
   # Of the second step: tracing the first would fill the profile.
-  places += ("--config.model.text.dropout=0.3",)  # is of training alone
+  places += ("--config.model.text.dropout=0.3",)  # only training reads it
   flags = f"--config={corpus}", *places, "--stop_at=2", "--profile=2:2"
   err = command("train.py", *flags, check=True).stderr
   assert "frozen at random numbers" not in err
