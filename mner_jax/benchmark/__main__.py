@@ -95,6 +95,8 @@ def _rows(args):
     if getattr(args, name):
       flag = f"config.{[*args.overrides][0]}" if name == "overrides" else name
       raise UserError(f"--{flag} does nothing in {suite}")
+  if "train.batch_size" in args.overrides:
+    raise UserError("--config.train.batch_size: give --batch_sizes here")
   config = _load(args)
   longest, lengths = config.model.text.max_positions, args.lengths or [32]
   if not all(3 <= length <= longest for length in lengths):

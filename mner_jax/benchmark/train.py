@@ -10,7 +10,7 @@ import numpy as np
 
 from mner_jax import sharding
 from mner_jax.benchmark import timing
-from mner_jax.config import replace
+from mner_jax.config import MeshConfig, replace
 from mner_jax.data import batches
 from mner_jax.training import step as stepping
 
@@ -133,9 +133,10 @@ def run(config, sizes, *, repeats, pytorch=None):
   Yields:
     Rows {"variant", "batch", "length", "ms", "spread_ms",
     "examples_per_second", "tflops", "share_of_peak", "gigabytes",
-    "start_seconds"}; `share_of_peak` is relative to `matmul_peak` in the row's
-    precision, `start_seconds` are those of tracing, lowering and compiling. A
-    variant that needs too much memory has "failed" instead.
+    "start_seconds"}; `share_of_peak` is relative to `matmul_peak` of all devices
+    in the row's precision, `start_seconds` are those of tracing, lowering and
+    compiling. A variant that needs too much memory has "failed" instead. Beside
+    PyTorch, one device is measured.
   """
   peaks = {dtype: matmul_peak(dtype) for dtype in ("float32", "bfloat16")}
   for size in sizes:
@@ -147,8 +148,12 @@ def run(config, sizes, *, repeats, pytorch=None):
 def _measure(config, batch, repeats, pytorch, peaks):
   """Returns the rows of one size."""
   size, length = batch["input_ids"].shape
-  mesh = sharding.make_mesh(config.mesh)
-  traced, _ = trace_step(replace(config, UNROLLED), mesh, size, length)
+  # PyTorch's step is of one device.
+  devices = jax.devices()[: 1 if pytorch else None]
+  mesh = sharding.make_mesh(config.mesh, devices)
+  # For other devices than CPUs, XLA does not count before it has compiled.
+  cpu = sharding.make_mesh(MeshConfig(), jax.devices("cpu")[:1])
+  traced, _ = trace_step(replace(config, UNROLLED), cpu, size, length)
   flops = traced.lower().cost_analysis()["flops"]
   cost = {}
 
@@ -193,6 +198,6 @@ def _measure(config, batch, repeats, pytorch, peaks):
       rate = flops / seconds
       row["examples_per_second"] = size / seconds
       row["tflops"] = rate / 1e12
-      row["share_of_peak"] = rate / peaks[dtype]
+      row["share_of_peak"] = rate / (peaks[dtype] * mesh.size)
   rows[0].update(cost)
   return rows
