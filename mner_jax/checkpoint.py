@@ -164,11 +164,11 @@ def restore_best(workdir, abstract_params):
 def initial_params(config, abstract_params):
   """Returns the best parameters of `config.init_from`, of the same model.
 
-  What only training reads, dropout and frozen layers, may differ.
+  Dropout, which only training reads, may differ.
   """
   other = cli.read_workdir(config.init_from)
   lines = config_lib.differences(other, config)
-  same = re.compile(r"data\.labels|model\.(?!.*(dropout|frozen_layers): )")
+  same = re.compile(r"data\.labels|model\.(?!.*dropout: )")
   changed = [x for x in lines if same.match(x)]
   if changed:
     raise UserError(
@@ -300,7 +300,8 @@ def _clear(folder):
 def _move(path, problem):
   """Moves a damaged step aside, beside those that were moved before."""
   target = path.parent.with_name("checkpoints_damaged") / path.name
-  target.parent.mkdir(exist_ok=True)
+  # A bucket has no empty folder to move it to.
+  files.write(target.parent / "README", "Damaged; nothing reads them.\n")
   while target.exists():
     target = target.with_name(f"{target.name}_")
   path.rename(target)
@@ -324,6 +325,7 @@ def _load(path, parts):
   with _explained(path, "whole, but not of this model (%s)"):
     stored = ocp.checkpointables_metadata(path).metadata
     check_equal(_shapes(stored, parts), _shapes(parts, parts))
+  with _explained(path, "cannot be read (%s)"):  # also for want of memory
     return ocp.load_checkpointables(path, parts)
 
 

@@ -5,10 +5,14 @@ import hashlib
 import json
 import sys
 
+import fsspec.config
 import xxhash
 from etils import epath
 
 from mner_jax.config import UserError
+
+# For gcsfs, which would list for ever what it saw first: other processes write.
+fsspec.config.conf["gs"] = {"use_listings_cache": False}
 
 
 def in_bucket(path):
@@ -109,7 +113,11 @@ def read_lines(path):
 
 def hash_of(chunks):
   """Returns a hash of bytes, and of the text of anything else."""
-  parts = (c if isinstance(c, bytes) else str(c).encode() for c in chunks)
+  # Names of files may be of bytes that are no UTF-8.
+  parts = (
+    c if isinstance(c, bytes) else str(c).encode(errors="surrogateescape")
+    for c in chunks
+  )
   return xxhash.xxh3_64_hexdigest(b"".join(part + b"\0" for part in parts))
 
 

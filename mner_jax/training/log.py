@@ -98,16 +98,23 @@ class Log:
   def step(self, step, metrics):
     """Takes the metrics of update `step`; writes those of the one before."""
     if self._recent and self._recent[-1][0] % self._config.log_every == 0:
-      self.flush()
+      self._settle()  # in a bucket, a flush would write the whole files
     self._recent.append((step, metrics))
     self._bar.update()
 
   def flush(self):
-    """Checks and writes what is pending: the one wait for the device.
+    """Checks what is pending, and writes it so that it outlasts this process.
 
     Raises a UserError at a step whose numbers are not finite, but for as many
     as the config allows.
     """
+    self._settle()
+    # A checkpoint must not outlive the lines up to it.
+    for file in self._files.values():
+      file.sync()
+
+  def _settle(self):
+    """See `flush`; the one wait for the device."""
     recent, self._recent = self._recent, []
     for step, metrics in jax.device_get(recent):
       due = step % self._config.log_every == 0
@@ -119,9 +126,6 @@ class Log:
         self._shown["loss"] = f"{values['loss']:.3f}"
       if due:
         self._timing(step)
-    # A checkpoint must not outlive the lines up to it.
-    for file in self._files.values():
-      file.sync()
 
   def _timing(self, step):
     now = time.monotonic()

@@ -128,7 +128,8 @@ def bucket(patch, root):
   class Bucket(DirFileSystem):
     protocol = ("gs", "gcs")
 
-    def __init__(self, **_):
+    def __init__(self, use_listings_cache=True, **_):
+      assert not use_listings_cache  # gcsfs' outlives the writes of others
       local = fsspec.filesystem("file", auto_mkdir=True)
       super().__init__(root, local, skip_instance_cache=True)
 
