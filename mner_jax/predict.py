@@ -7,7 +7,7 @@
 DIR is the folder of a run; or DIR2, which --save writes: all that a tagger
 needs, without the run's data, logs and paths; or the Hub name of such a folder.
 
-F is CoNLL (.txt .conllu .conll .tsv: a word a line, further columns are
+F is CoNLL (.txt .conllu .conll .tsv: a word a line, columns behind a tab are
 ignored) or JSONL ({"text": ...} or {"tokens": [...]}, and optionally "image").
 F2 is JSONL, a line per sentence, in order. Each may be "-", for standard input
 (JSONL, unless --input_format=conll) and output. A picture is looked up in
@@ -47,7 +47,7 @@ from mner_jax.data import batches, dataset, folders, formats, words
 from mner_jax.data.images import BrokenImageError, shrink
 from mner_jax.evaluation import decoding, evaluate, model_folder, report
 
-_CHUNK = 1024  # sentences in memory
+_CHUNK = 256  # sentences in memory, with their pictures
 
 
 class Tagger:
@@ -73,7 +73,7 @@ class Tagger:
       sentences: texts, which are split into words, or lists of words. Of
         any length: long ones go through the encoder in windows.
       images: for each sentence the path or the bytes of its picture, or
-        None. A model without image encoders ignores them.
+        None. A model without image encoders reads them, and ignores them.
 
     Returns:
       A dict for each sentence, see the module; for a list of words, `text`

@@ -88,6 +88,8 @@ def test_spans_index_the_text_as_it_was_given(tagger):
   assert [r["tokens"] for r in results[-2:]] == [[], []] and tagger([]) == []
   with pytest.raises(UserError, match="must be a list"):  # not its letters
     tagger("Anna sings.")
+  with pytest.raises(UserError, match="not UTF-8"):
+    tagger(["\udce9"])
 
 
 @hypothesis.given(st.text(max_size=60))

@@ -41,7 +41,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """
 
   # Raise it with every change of what is written for the same source.
-  VERSION = tfds.core.Version("2.1.0")
+  VERSION = tfds.core.Version("2.2.0")
 
   def __init__(self, name, content, cache_dir, files, examples):
     self.name, self.files, self.examples = name, files, examples
@@ -237,6 +237,8 @@ def load(config, splits=tuple(folders.SPLITS)):
     found = {s: dataset.read(builder, s, x, types) for s, x in wanted.items()}
   if config.strict:
     dataset.refuse_images(found.values())
+  if "train" in found:
+    dataset.refuse_no_image(found["train"])
   if config.orphans == "error" and "train" in found:
     dataset.refuse_orphans(found["train"])
   return found

@@ -70,11 +70,14 @@ def read(builder, split, languages, types):
   records = builder.as_data_source(split=pictures)
   for end in itertools.accumulate(builder.info.splits[pictures].shard_lengths):
     records[end - 1]  # raises if its file is cut or missing
-  notes = builder.info.metadata["notes"][split]
+  notes = [*builder.info.metadata["notes"][split]]
   found = Split([], [], [], [], records, builder.data_path, notes)
   (record,) = builder.as_data_source(split=split)
   examples = json.loads(record["text"])
-  if "" not in builder.files[split]:
+  known = builder.files[split]
+  if "" not in known:
+    if others := sum(s["language"] not in known for s, *_ in examples):
+      notes.append(f"{others} sentences in other languages left out")
     order = {language: i for i, language in enumerate(languages)}
     examples.sort(key=lambda example: order.get(example[0]["language"], -1))
   for sentence, name, status, row in examples:
@@ -88,6 +91,17 @@ def read(builder, split, languages, types):
   if absent := set(languages) - {s.language for s in found.sentences}:
     raise UserError(f"data.languages: no {split} sentence in {min(absent)!r}")
   return found
+
+
+def refuse_no_image(split):
+  """Raises a UserError where pictures are named and none of them is found."""
+  status = split.image_status
+  if "missing" in status and not {"ok", "broken"} & {*status}:
+    name = split.sentences[status.index("missing")].image
+    raise UserError(
+      f"data.images: no picture that the train split names is in that folder,"
+      f" for example {name!r}; give the files' names, without a folder"
+    )
 
 
 def refuse_images(splits):

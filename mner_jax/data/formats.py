@@ -4,16 +4,18 @@ All files are UTF-8. CoNLL (.txt, .conllu, .conll, .tsv): see `conll`.
 
 JSONL (.jsonl): one object per line, either `tokens` and `tags`, or `text` and
 `spans` [{"start", "end", "label"}] in characters, end exclusive; optionally
-`image`, `language` and `source`. A text is split at white space and at the
-edges of its spans. Other fields are ignored.
+`image`, `language` and `source`. A text is split into words as by a tagger, see
+`words`, and at the edges of its spans. Other fields are ignored.
 """
 
+import bisect
+import itertools
 import json
 
 from etils import epath
 
 from mner_jax.config import UserError
-from mner_jax.data import files, schemes
+from mner_jax.data import files, schemes, words
 from mner_jax.data.conll import Sentence, read_conll
 
 SUFFIXES = (".txt", ".conllu", ".conll", ".tsv", ".jsonl")
@@ -52,19 +54,19 @@ def read_jsonl(path, language, scheme):
   for number, record in records(path):
     where = f"{path}:{number}"
     if "tokens" in record:
-      words = field(record, "tokens", list, where)
+      tokens = field(record, "tokens", list, where)
       tags = field(record, "tags", list, where)
-      check_words((*words, *tags), where)
+      check_words((*tokens, *tags), where)
     else:
-      words, tags = _split(record, where)
-    if not words or len(words) != len(tags):
-      counts = f"{len(words)} tokens and {len(tags)} tags"
+      tokens, tags = _split(record, where)
+    if not tokens or len(tokens) != len(tags):
+      counts = f"{len(tokens)} tokens and {len(tags)} tags"
       raise UserError(f"{where}: {counts}; expected as many, at least one")
     for tag in tags:
       schemes.check(tag, scheme, where)
     image = field(record, "image", str, where, "")
     yield Sentence(
-      words=tuple(words),
+      words=tuple(tokens),
       tags=schemes.to_iob2(tags, scheme),
       image=image,
       language=field(record, "language", str, where, "") or language,
@@ -108,9 +110,9 @@ def field(record, name, kind, where, default=None):
   return value
 
 
-def check_words(words, where):
+def check_words(texts, where):
   """Raises a UserError at a value that cannot be a token or a tag."""
-  for word in words:
+  for word in texts:
     if not isinstance(word, str) or not word:
       raise UserError(
         f"{where}: tokens must be strings, not empty: {word!r:.30}"
@@ -126,21 +128,22 @@ def _split(record, where):
     [field(span, name, kind, where) for name, kind in kinds.items()]
     for span in spans
   )
-  words, tags, done = [], [], 0
+  edges = sorted({edge for start, end, _ in spans for edge in (start, end)})
+  found = []
+  for start, end in words.split(text):
+    inner = edges[bisect.bisect(edges, start) : bisect.bisect_left(edges, end)]
+    found += itertools.pairwise([start, *inner, end])
+  starts, tags, done = [start for start, _ in found], ["O"] * len(found), 0
   for start, end, label in spans:
-    inside = text[start:end].split()
-    if not done <= start < end <= len(text) or not inside:
+    first, last = (bisect.bisect_left(starts, edge) for edge in (start, end))
+    if not done <= start < end <= len(text) or first == last:
       raise UserError(
         f"{where}: the span from {start} to {end} has no word in it, overlaps"
         f" another, or is not within the text of {len(text)} characters"
       )
-    outside = text[done:start].split()
-    words += outside + inside
-    tags += ["O"] * len(outside) + [f"B-{label}"]
-    tags += [f"I-{label}"] * (len(inside) - 1)
+    tags[first:last] = [f"B-{label}"] + [f"I-{label}"] * (last - first - 1)
     done = end
-  rest = text[done:].split()
-  return words + rest, tags + ["O"] * len(rest)
+  return [text[start:end] for start, end in found], tags
 
 
 def write_jsonl(path, sentences):

@@ -9,6 +9,8 @@ from etils import epath
 
 from mner_jax.config import UserError
 
+_TORCH = "*pytorch_model*.bin"  # not training_args.bin, optimizer.bin
+
 
 def folder(name, *, safe=False):
   """Returns the local folder of a model; downloads what is a Hub name.
@@ -23,7 +25,7 @@ def folder(name, *, safe=False):
   try:
     path = epath.Path(download(allow_patterns=[*texts, "*.safetensors"]))
     if not safe and not any(path.glob("*.safetensors")):
-      path = epath.Path(download(allow_patterns=[*texts, "*.bin", "*.pth"]))
+      path = epath.Path(download(allow_patterns=[*texts, _TORCH, "*.pth"]))
     return path
   except Exception as error:  # of the name, the network or the cache
     raise UserError(
@@ -41,9 +43,9 @@ def open_arrays(path):
   whole = path / "model.safetensors"
   # Sharded weights have other names.
   files = [whole] if whole.exists() else sorted(path.glob("*.safetensors"))
-  files = files or sorted(path.glob("*.bin")) or sorted(path.glob("*.pth"))
+  files = files or sorted(path.glob(_TORCH)) or sorted(path.glob("*.pth"))
   if not files:
-    raise UserError(f"{path}: no *.safetensors, *.bin or *.pth file in it")
+    raise UserError(f"{path}: no *.safetensors, {_TORCH} or *.pth file in it")
   arrays = {}
   for file in files:
     safe = file.suffix == ".safetensors"

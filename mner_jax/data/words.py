@@ -9,6 +9,8 @@ not split between spaces.
 
 from tokenizers import Regex, pre_tokenizers
 
+from mner_jax.config import UserError
+
 _INVISIBLE = r"\s\p{Cc}\p{Cf}\p{Co}\x{FE00}-\x{FE0F}"
 # Soft hyphens and joiners belong to the word around them.
 _START, _INNER = r"[\p{L}\p{N}_]", r"[\p{L}\p{M}\p{N}_\x{AD}\x{200C}\x{200D}]"
@@ -35,6 +37,9 @@ def split(text):
   """Returns [(start, end)] of the words of a text, in characters.
 
   Ends are exclusive. White space and invisible characters are in no word,
-  except inside one.
+  except inside one. Raises a UserError at text that UTF-8 cannot hold.
   """
-  return [span for _, span in _SPLIT.pre_tokenize_str(text)]
+  try:
+    return [span for _, span in _SPLIT.pre_tokenize_str(text)]
+  except UnicodeEncodeError:
+    raise UserError(f"{text!r:.40}: not UTF-8") from None

@@ -9,7 +9,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from mner_jax.models import crf
 
-# Limits of one Viterbi call: sentences, and words with their padding.
+# Limits of one call: sentences, and words with their padding.
 _ROWS, _WORDS = 128, 1 << 16
 
 _viterbi = jax.jit(crf.viterbi)
@@ -70,10 +70,12 @@ def _marginals(decoder, emissions, lengths, tags, names):
     for row, path in enumerate(tags)
     for kind, first, last in get_entities(path)
   ]
-  if entities:
+  step = max(1, 16 * _WORDS // emissions.shape[1])  # each is a whole sentence
+  for start in range(0, len(entities), step):
+    part = entities[start : start + step]
     # Repeated up to a power of two: few shapes to compile.
-    size = 1 << (len(entities) - 1).bit_length()
-    rows, first, last, inner = np.resize(entities, (size, 4)).T
+    size = 1 << (len(part) - 1).bit_length()
+    rows, first, last, inner = np.resize(part, (size, 4)).T
     found[rows, last] = _entity_probabilities(
       decoder, emissions[rows], lengths[rows], first, last, inner
     )

@@ -250,6 +250,7 @@ BAD_FOLDERS = [
   (copy(), {"label_map": ("ORG=MISC",)}, "label_map: 'ORG=MISC'.* LOC, PER"),
   (copy(), {"orphans": "error"}, "^data/train.txt:10: I-LOC does not"),
   (copy(), {"strict": True}, WRONG),
+  (write(train="IMGID:x/1\na\tO\n"), {}, "no picture .* for example 'x/1'"),
   (write(valid="\n"), {}, r"valid\.txt: no sentence in"),
   (write(test="a\tO\nb\tQ\n"), {}, r"data/test\.txt:2: 'Q' is not a tag"),
 ]
@@ -303,6 +304,7 @@ def test_one_jsonl_file_of_several_languages(folder):
     formats.write_jsonl(folder / f"{split}.jsonl", mixed)
   split = train(folder, languages=("en", "fr"))
   assert [s.words[0] for s in split.sentences] == ["en0", "fr1", "en3"]
+  assert dataset.notes(train(folder))[:32] == "2 sentences in other languages l"
   with pytest.raises(UserError, match="no train sentence in 'es'"):
     train(folder, languages=("en", "es"))
   mixed[1] = formats.Sentence(("a",), ("O",))
@@ -324,6 +326,7 @@ def test_data_sets_by_name_come_from_their_manual_folder(folder):
 def test_pictures_are_stored_smaller(folder):
   large = picture("red", "JPEG", (60, 30))
   (folder / "images" / "gone.jpg").write_bytes(large)
+  (folder / "images" / os.fsdecode(b"\xe9.jpg")).touch()  # no UTF-8
   split = train(folder, resize=10)
   assert split.image(0) == (folder / "images" / "red.jpg").read_bytes()
   assert images.decode(split.image(1)).size == (20, 10)

@@ -183,7 +183,7 @@ SPANS = [  # text with its spans in brackets, words, tags
   ("[Ann Lee]'s  [New\xa0York].", "Ann Lee 's New York .", "BIOBIO"),
   ("[a][b]-[ c\n]", "a b - c", "BBOB"),
   ("\u4e2d[\u56fd]\xe9", "\u4e2d \u56fd \xe9", "OBO"),
-  (" a b ", "a b", "OO"),
+  (" l'[Roma], \u5f20\u4e09 ", "l' Roma , \u5f20 \u4e09", "OBOOO"),
 ]
 
 

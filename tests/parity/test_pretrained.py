@@ -208,6 +208,7 @@ def test_pytorch_files(tmp_path, bert, legacy):
   state["cls.predictions.bias"] = torch.zeros(50)
   file = tmp_path / "pytorch_model.bin"
   torch.save(state, file, _use_new_zipfile_serialization=not legacy)
+  torch.save(Harmful, tmp_path / "training_args.bin")  # by transformers, beside
   assert_equal(load_bert(), want)
 
 
