@@ -35,8 +35,8 @@ class Stopped(BaseException):
 
 class _Parser(argparse.ArgumentParser):
   def error(self, message):
-    """Raises, where argparse would print its usage too."""
-    raise UserError(message)
+    """Exits with one line; argparse would print its usage, too."""
+    self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def output(text):
@@ -102,9 +102,9 @@ def launch(main, arguments, doc, *, overrides=False):
     main(args)
     sys.stdout.flush()
   except UserError as error:
-    _exit(parser, str(error))
+    parser.error(str(error))
   except ImportError as error:  # of what a flag, field or gs:// needs
-    _exit(parser, f"{error}: a library is not installed")
+    parser.error(f"{error}: a library is not installed")
   except Stopped:
     sys.exit(EXIT_STOPPED)
   except OSError as error:
@@ -117,13 +117,12 @@ def launch(main, arguments, doc, *, overrides=False):
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):  # as of `| head`
       sys.exit(1)
-    _exit(parser, f"{path}: " * bool(path) + (error.strerror or str(error)))
+    parser.error(f"{path}: " * bool(path) + (error.strerror or str(error)))
   except (MemoryError, RuntimeError) as error:  # JAX raises the second
     names = "RESOURCE_EXHAUSTED|[Oo]ut of memory|MemoryError"
     if not re.search(names, repr(error)):
       raise
-    _exit(
-      parser,
+    parser.error(
       "out of memory: set model.text.remat, model.vit.remat or, in another"
       " --workdir, a lower train.batch_size or a higher train.accumulate",
     )
@@ -147,11 +146,6 @@ def _take_overrides(argv):
     else:
       rest.append(word)
   return rest, texts
-
-
-def _exit(parser, message):
-  print(f"{parser.prog}: error: {message}", file=sys.stderr)
-  sys.exit(2)
 
 
 def override(config, texts):

@@ -75,9 +75,6 @@ def shardings(tree, mesh):
   def place(path, x):
     name = path_name(path)
     spec = next(spec for regex, spec in RULES if re.search(regex, name))
-    if len(spec) > x.ndim:
-      # A factored moment or a placeholder in the place of a parameter.
-      spec = P()
     if any(spec):
       spec = P(*[None] * (x.ndim - len(spec)), *spec)
     if split and not any(spec) and x.size > _LARGE:

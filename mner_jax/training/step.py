@@ -133,10 +133,8 @@ def make_train_step(config, tx, mesh=None):
     updates, opt_state = tx.update(grads, state.opt_state, trainable)
     updated = optax.apply_updates(trainable, updates)
     # XLA does this in the loops over memory that compute the update anyway.
-    trainable, opt_state = jax.tree.map(
-      lambda new, old: jnp.where(good, new, old),
-      (updated, opt_state),
-      (trainable, state.opt_state),
+    trainable, opt_state = optax.tree.where(
+      good, (updated, opt_state), (trainable, state.opt_state)
     )
     metrics = {"loss": loss, **parts, "grad_norm": grad_norm, "finite": finite}
     params = merge(trainable, frozen)
