@@ -7,6 +7,8 @@ Settings of the run may be changed, as --config.data.path=DIR2 or
 go to --output alone, not into the run's folder.
 """
 
+import dataclasses
+
 from etils import epath
 
 from mner_jax import cli
@@ -43,7 +45,11 @@ def main(args):
       raise UserError(f"config: {line}: the model is the one that was trained")
   if args.shuffle_images and not config.model.multimodal:
     raise UserError("--shuffle_images: this model sees no pictures")
-  same = (config.data, config.dtype) == (trained.data, trained.dtype)
+  how = {
+    x: getattr(trained.data, x) for x in ("cache_dir", "strict", "workers")
+  }
+  data = dataclasses.replace(config.data, **how)
+  same = (data, config.dtype) == (trained.data, trained.dtype)
   own = same and not args.shuffle_images
   if args.report and not own:
     raise UserError(

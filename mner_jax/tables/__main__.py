@@ -4,7 +4,8 @@
 
 The tables are defined in tables/rows.py. `mini` is for CPUs: the synthetic
 corpus, or the first sentences of --data. `paper` has the authors' sizes and
-all of --data. --config.a.b=value changes a setting in every row.
+all of --data. --config.a.b=value changes a setting in every row that does not
+set it itself.
 
 Finished runs are not repeated and others resume; a run that fails is reported
 and does not stop the others. Ctrl-C or SIGTERM saves. WORKDIR/NAME-SCALE/kept/
@@ -51,6 +52,10 @@ def plan(args):
   table = TABLES[args.name]
   if args.scale not in table.configs:
     raise UserError(f"--scale: {args.name} has no scale {args.scale!r}")
+  rows, names = _rows(args, table)
+  for name in args.overrides:
+    if name == "seed" or all(name in row for row in rows.values()):
+      raise UserError(f"--config.{name}: every run of the table has its own")
   workdir = epath.Path(args.workdir)
   module = f"mner_jax.configs.{table.configs[args.scale]}"
   config = importlib.import_module(module).get_config()
@@ -58,7 +63,6 @@ def plan(args):
   config = cli.override(config, args.overrides)
   config = config_lib.replace(config, _data(args, table, config, workdir))
   seeds = range(19, 19 + (args.seeds or 3))
-  rows, names = _rows(args, table)
   asked = {k: row for k, row in rows.items() if k in names}
   planned, others = runs.plan(config, asked, seeds, workdir), []
   for run in planned:
@@ -137,9 +141,9 @@ def main(args):
   text = output.markdown(table, found)
   files.write(folder / "table.json", json.dumps(found, indent=2))
   files.write(folder / "table.md", text)
+  print(text)
   if table.reference and any(row["seeds"] for row in found["rows"]):
     figure.draw(found, planned, folder / "figure.svg")
-  print(text)
   runs.say(f"written to {folder}")
   if failures:
     sys.exit(1)

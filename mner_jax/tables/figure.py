@@ -1,5 +1,7 @@
 """The figure of a table: learning curves on dev, F1 by row and language."""
 
+import io
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,9 +26,11 @@ def draw(found, runs, path):
   _points(points, rows, shades)
   figure.legend(title="test language", loc="outside right upper")
   figure.suptitle(found["title"])
+  svg = io.StringIO()
   # Equal runs give equal files.
   with matplotlib.rc_context({"svg.hashsalt": "mner_jax"}):
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+  files.write(path, svg.getvalue())
 
 
 def _curves(axes, rows, shades, runs):

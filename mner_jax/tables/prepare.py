@@ -38,6 +38,8 @@ def subset(source, target, data, sizes):
     rest = valid[len(valid[: sizes.get("valid")]) :]
     train = read("train", language) if "train" in found else rest
     files = {"train": train, "valid": valid, "test": test}
+    if not train:
+      raise UserError(f"--data: {source} has no train sentence in {language!r}")
     for split, sentences in files.items():
       part = sentences[: sizes.get(split)]
       formats.write_jsonl(target / language / f"{split}.jsonl", part)

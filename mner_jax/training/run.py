@@ -7,7 +7,6 @@ is train.py with a config in JSON, as the tables start it, and retrieval.
 
 import contextlib
 import fcntl
-import json
 
 import jax
 from etils import epath
@@ -76,7 +75,7 @@ def arguments(parser):
 def main(args):
   """Runs the experiment."""
   compiling.keep()
-  tree = json.loads(epath.Path(args.config).read_text())
+  tree = files.read_json(epath.Path(args.config))
   run(from_dict(tree), args.workdir, retrieve=True)
 
 
