@@ -36,7 +36,6 @@ PROGRAMS = {
 BAD = {
   # Flags and settings.
   "train --wrkdir=x": "wrkdir",
-  "train resume": "resume",
   "train --config=nothing.py": "nothing.py",
   "train --config={in}/broken.py": "broken.py:1: SyntaxError",
   "train --config={in}/old.py": "cannot import name 'defaults'",
@@ -117,7 +116,6 @@ BAD = {
   "save --save={in}": "{in} is not a new or empty local folder",
   "save --save={in}/pipe": "pipe is not a new or empty",
   "save --save=gs://b/x": "gs://b/x is not a new or empty local folder",
-  "save --save={new} --text=a": "--text",
   "save --save={new} --workdir={in}/bert": "not a whole model of",
   "save --save={new} --workdir=no/where": "no/where is not a folder, and the Hub",
   # Never a device such as /dev/null itself: a failure would replace it.

@@ -69,7 +69,8 @@ def test_stopped_at_each_kind_of_moment(
     if moment == "evaluating":
       # Saved without a score; it is evaluated again.
       assert last == 8 and checkpoint.score(workdir, last) is None
-  train(place, check=True)
+  (workdir / "checkpoints" / str(last) / "manifest.json").write_text("{")
+  assert "moved to" in train(place, check=True).stderr
   assert_same(workdir, undisturbed())
 
 
