@@ -43,7 +43,7 @@ class Saver:
   def __init__(self, workdir):
     """Reads config.json and tokenizer.json, which must be those of the run."""
     self._folder = _folder(workdir)
-    self._origin = manifest.origin(workdir)
+    self._origin = manifest.origin(workdir) if not jax.process_index() else {}
     self._pool = concurrent.futures.ThreadPoolExecutor(1)
     self._pending = None
 
@@ -65,6 +65,7 @@ class Saver:
 
     def hashes():
       saved.result()
+      list(self._folder.iterdir())  # NFS may remember that it was not there
       return manifest.hashes(path, _share())
 
     entry = {"step": step, "f1": f1, **self._origin}
@@ -162,10 +163,7 @@ def restore_best(workdir, abstract_params):
 
 
 def initial_params(config, abstract_params):
-  """Returns the best parameters of `config.init_from`, of the same model.
-
-  Dropout, which only training reads, may differ.
-  """
+  """Returns the best parameters of `config.init_from`; dropout may differ."""
   other = cli.read_workdir(config.init_from)
   lines = config_lib.differences(other, config)
   same = re.compile(r"data\.labels|model\.(?!.*dropout: )")

@@ -90,7 +90,6 @@ BAD = {
   "eval --config.data.languages=('de',) --report": "the run's own",
   "eval --config.data.labels=('PER','LOC')": "data.labels: ",
   "eval --shuffle_images": "sees no pictures",
-  "eval --output=": " is not a file one can",
   "eval --output=/nowhere/x.json": "/nowhere/x.json is not a file one can",
   "eval --config.train.batch_size=4000000000": "out of memory",
   "verify ": "--workdir is empty",

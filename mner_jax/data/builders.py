@@ -18,7 +18,7 @@ from etils import epath
 
 from mner_jax.config import UserError
 from mner_jax.data import dataset, folders, formats, schemes
-from mner_jax.data.files import hash_file, hash_of
+from mner_jax.data.files import hash_file, hash_of, length_and_time
 from mner_jax.data.synthetic import corpus, pictures
 
 # Data sets with a name, and where their authors publish the text files.
@@ -177,8 +177,7 @@ def _folder_builder(config, name, folder, languages):
     # Reading every picture would take minutes; a changed one has a new time.
     paths = folders.image_files(image_folder)
     for path in sorted(set(paths.values())):
-      stat = path.stat()
-      content += [path.name, stat.length, stat.mtime]
+      content += [path.name, *length_and_time(path)]
 
   def examples(split, notes):
     for language, path in files[split].items():

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import sys
 
 import fsspec.config
@@ -18,6 +19,16 @@ fsspec.config.conf["gs"] = {"use_listings_cache": False}
 def in_bucket(path):
   """Returns whether a path is in a bucket store, such as gs://."""
   return "://" in str(path)
+
+
+def length_and_time(path):
+  """Returns (bytes, second of its last change) of a file."""
+  if in_bucket(path):
+    found = path.stat()
+    return found.length, found.mtime
+  # epath's fails where the owner has no name, as in containers.
+  found = os.stat(path)
+  return found.st_size, int(found.st_mtime)
 
 
 def write(path, content):

@@ -43,7 +43,7 @@ def accounting(workdir):
 
 
 def _length(path):
-  return path.stat().length if path.exists() else 0
+  return files.length_and_time(path)[0] if path.exists() else 0
 
 
 def _commit():

@@ -16,17 +16,23 @@ def keep(folder=None):
   """Keeps compiled programs in a folder, where the next start finds them.
 
   Args:
-    folder: on a local disk; None = that of JAX_COMPILATION_CACHE_DIR, or else
-      one in the home folder; "" = nowhere.
+    folder: on a disk, which several processes share; None = that of
+      JAX_COMPILATION_CACHE_DIR, or else, for a single process, one in the home
+      folder; "" = nowhere.
   """
   if folder is None:
-    folder = jax.config.jax_compilation_cache_dir or _FOLDER
+    folder = jax.config.jax_compilation_cache_dir
+    # Without a shared disk only process 0 would find its program, and the other
+    # GPUs wait for its part in tuning theirs.
+    folder = folder or ("" if jax.distributed.is_initialized() else _FOLDER)
   if "://" in folder:  # where JAX has crashed on GPUs
     raise UserError(
-      f"--compilation_cache={folder}: it must be a folder of a local disk"
+      f"--compilation_cache={folder}: it must be a folder of a disk"
     )
   folder = folder and str(pathlib.Path(folder).expanduser())
-  jax.config.update("jax_compilation_cache_dir", folder)
+  jax.config.update("jax_compilation_cache_dir", folder or None)
+  # XLA's own, of which whole programs need nothing: a full disk ends a run.
+  jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
   # JAX would leave out what compiled in under a second.
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 

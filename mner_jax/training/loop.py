@@ -140,6 +140,8 @@ def train(config, workdir, stop_at=None, profile=(0, 0)):
         f"--profile: this start makes the updates {first_step + 1} to"
         f" {last_step} only"
       )
+    if jax.process_index():
+      profile = (0, 0)  # the processes of a host would write one file
     # Whatever was refused before has left nothing behind.
     if jax.process_index() == 0:
       files.write(workdir / "config.json", to_json(config))

@@ -6,7 +6,9 @@ is train.py with a config in JSON, as the tables start it, and retrieval.
 """
 
 import contextlib
+import errno
 import fcntl
+import sys
 
 import jax
 from etils import epath
@@ -23,8 +25,8 @@ def lock(workdir):
   """Keeps other runs out of `workdir` for as long as this process lives.
 
   The system releases the lock however the process ends. Process 0 holds it for
-  all. Bucket stores such as gs:// have none: there it is up to the user to
-  start one run only.
+  all. Bucket stores such as gs:// have none, nor have some cluster disks: there
+  it is up to the user to start one run only.
   """
   if files.in_bucket(workdir) or jax.process_index():
     yield
@@ -39,6 +41,10 @@ def lock(workdir):
         f"{workdir}: another process trains in it; wait for its end or choose"
         " another --workdir"
       ) from None
+    except OSError as error:
+      if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+        raise
+      print(f"{path}: this disk has no locks", file=sys.stderr)
     yield
 
 

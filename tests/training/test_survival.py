@@ -88,6 +88,7 @@ def test_a_full_disk_is_one_line(train, undisturbed, tmp_path, monkeypatch):
       save(*args)
 
     patch.setattr(checkpoint.Saver, "save", full)
+    patch.setattr("pwd.getpwuid", None)  # a container's user may have no name
     code, _, err = train(workdir)
   assert code == 2, err
   assert json.loads((workdir / "run.json").read_text())["seconds"] > before
