@@ -41,7 +41,7 @@ class Saver:
   """
 
   def __init__(self, workdir):
-    """Reads config.json and tokenizer.json, which must be those of the run."""
+    """Reads, in process 0, config.json and tokenizer.json of the run."""
     self._folder = _folder(workdir)
     self._origin = manifest.origin(workdir) if not jax.process_index() else {}
     self._pool = concurrent.futures.ThreadPoolExecutor(1)

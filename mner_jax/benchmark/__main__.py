@@ -7,7 +7,7 @@
 and random batches; `compile` what tracing, lowering and compiling it take, and
 how large the program is; `crf` the CRF alone; `input` the loader on
 photographs, and the train step it has to keep up with. `--compare=torch` runs
-PyTorch in turns with ours: the reference of tests/parity, pytorch-crf, or its
+PyTorch in turns with ours, on one device: the reference of tests/parity, pytorch-crf, or its
 DataLoader (extra [parity], from a checkout).
 
   python -m mner_jax.benchmark --compile_for=v5e:4x4 --config.dtype=bfloat16
@@ -138,6 +138,8 @@ def main(args):
   if args.compile_for:  # needs the TPU's compiler, not a TPU
     jax.config.update("jax_platforms", "cpu")
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+  if "cpu" not in (names := jax.config.jax_platforms or "cpu"):
+    jax.config.update("jax_platforms", f"{names},cpu")  # which counts the work
   compiling.reuse_memory()  # as train.py does
   machine = {
     "device": jax.devices()[0].device_kind,

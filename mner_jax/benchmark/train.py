@@ -148,11 +148,11 @@ def run(config, sizes, *, repeats, pytorch=None):
 def _measure(config, batch, repeats, pytorch, peaks):
   """Returns the rows of one size."""
   size, length = batch["input_ids"].shape
-  # PyTorch's step is of one device.
-  devices = jax.devices()[: 1 if pytorch else None]
-  mesh = sharding.make_mesh(config.mesh, devices)
   # For other devices than CPUs, XLA does not count before it has compiled.
   cpu = sharding.make_mesh(MeshConfig(), jax.devices("cpu")[:1])
+  mesh = sharding.make_mesh(config.mesh)
+  if pytorch:  # whose step is of one device
+    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
   traced, _ = trace_step(replace(config, UNROLLED), cpu, size, length)
   flops = traced.lower().cost_analysis()["flops"]
   cost = {}

@@ -100,7 +100,8 @@ def refuse_no_image(split):
     name = split.sentences[status.index("missing")].image
     raise UserError(
       f"data.images: no picture that the train split names is in that folder,"
-      f" for example {name!r}; give the files' names, without a folder"
+      f" for example {name!r}; give the files' names, without a folder, or"
+      " train on text alone, as in configs/synthetic_text.py"
     )
 
 

@@ -13,7 +13,7 @@ from etils import epath
 from mner_jax.config import UserError
 
 # For gcsfs, which would list for ever what it saw first: other processes write.
-fsspec.config.conf["gs"] = {"use_listings_cache": False}
+fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
 
 
 def in_bucket(path):

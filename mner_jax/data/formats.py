@@ -132,7 +132,9 @@ def _split(record, where):
   found = []
   for start, end in words.split(text):
     inner = edges[bisect.bisect(edges, start) : bisect.bisect_left(edges, end)]
-    found += itertools.pairwise([start, *inner, end])
+    parts = itertools.pairwise([start, *inner, end])
+    # A part may hold invisible characters only.
+    found += [(a, b) for a, b in parts if not inner or words.split(text[a:b])]
   starts, tags, done = [start for start, _ in found], ["O"] * len(found), 0
   for start, end, label in spans:
     first, last = (bisect.bisect_left(starts, edge) for edge in (start, end))

@@ -53,8 +53,9 @@ def plan(args):
   if args.scale not in table.configs:
     raise UserError(f"--scale: {args.name} has no scale {args.scale!r}")
   rows, names = _rows(args, table)
+  asked = {k: row for k, row in rows.items() if k in names}
   for name in args.overrides:
-    if name == "seed" or all(name in row for row in rows.values()):
+    if name == "seed" or all(name in row for row in asked.values()):
       raise UserError(f"--config.{name}: every run of the table has its own")
   workdir = epath.Path(args.workdir)
   module = f"mner_jax.configs.{table.configs[args.scale]}"
@@ -63,7 +64,6 @@ def plan(args):
   config = cli.override(config, args.overrides)
   config = config_lib.replace(config, _data(args, table, config, workdir))
   seeds = range(19, 19 + (args.seeds or 3))
-  asked = {k: row for k, row in rows.items() if k in names}
   planned, others = runs.plan(config, asked, seeds, workdir), []
   for run in planned:
     if not run.finished:  # a run would find no weights only when its turn comes

@@ -1,6 +1,6 @@
 """Run logging: a progress bar or plain lines, and two JSONL files.
 
-`metrics.jsonl` holds only what a repeated run reproduces to the byte,
+`metrics.jsonl` holds only what a run repeated on CPUs gives to the byte,
 `timing.jsonl` the rest. Only process 0 writes.
 """
 

@@ -2,8 +2,8 @@
 
 Checkpoint k is the state after k updates, and the next batch is batch k.
 Every random choice of step k is drawn from (the state's key, k) or from
-(the seed, k): a run that was stopped and started again computes the same
-bytes as one that was not.
+(the seed, k): a run that was stopped and started again goes on as if it had
+not been, on CPUs to the byte.
 """
 
 import contextlib

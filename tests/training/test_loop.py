@@ -206,9 +206,9 @@ def test_scores_in_another_dtype_are_not_those_of_the_run(workdir, tmp_path):
   workdir = shutil.copytree(workdir, tmp_path / "run")
   path = workdir / "test_metrics.json"
   path.unlink()
-  flags = f"--workdir={workdir}", "--config.dtype=bfloat16"
-  command("eval.py", *flags, check=True)
-  assert not path.exists()
+  for flag, written in (("dtype=bfloat16", False), ("data.workers=2", True)):
+    command("eval.py", f"--workdir={workdir}", f"--config.{flag}", check=True)
+    assert path.exists() == written
 
 
 def test_init_from_starts_where_another_run_was_best(corpus, workdir):
