@@ -45,9 +45,9 @@ def main(args):
       raise UserError(f"config: {line}: the model is the one that was trained")
   if args.shuffle_images and not config.model.multimodal:
     raise UserError("--shuffle_images: this model sees no pictures")
-  how = {
-    x: getattr(trained.data, x) for x in ("cache_dir", "strict", "workers")
-  }
+  # How data are read does not make them others.
+  how = ("cache_dir", "strict", "workers")
+  how = {name: getattr(trained.data, name) for name in how}
   data = dataclasses.replace(config.data, **how)
   same = (data, config.dtype) == (trained.data, trained.dtype)
   own = same and not args.shuffle_images

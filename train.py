@@ -32,7 +32,7 @@ def arguments(parser):
   add("--num_processes", type=int, help="how many processes there are, and")
   add("--process_id", type=int, help="which of them this is, from 0")
   kept = "keeps compiled programs for the next start; '' = nowhere (default:"
-  kept += " $JAX_COMPILATION_CACHE_DIR, or of one process ~/.cache/mner_jax)"
+  kept += " $JAX_COMPILATION_CACHE_DIR, or, of one process, ~/.cache/mner_jax)"
   add("--compilation_cache", metavar="DIR", help=kept)
   trace = "write a trace of these updates for xprof or TensorBoard to the"
   trace += " workdir's plugins/profile"

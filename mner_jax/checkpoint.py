@@ -299,7 +299,9 @@ def _move(path, problem):
   """Moves a damaged step aside, beside those that were moved before."""
   target = path.parent.with_name("checkpoints_damaged") / path.name
   # A bucket has no empty folder to move it to.
-  files.write(target.parent / "README", "Damaged; nothing reads them.\n")
+  files.write(
+    target.parent / "README", "Damaged checkpoints; nothing reads them.\n"
+  )
   while target.exists():
     target = target.with_name(f"{target.name}_")
   path.rename(target)

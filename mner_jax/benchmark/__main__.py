@@ -7,8 +7,8 @@
 and random batches; `compile` what tracing, lowering and compiling it take, and
 how large the program is; `crf` the CRF alone; `input` the loader on
 photographs, and the train step it has to keep up with. `--compare=torch` runs
-PyTorch in turns with ours, on one device: the reference of tests/parity, pytorch-crf, or its
-DataLoader (extra [parity], from a checkout).
+PyTorch in turns with ours, on one device: the reference of tests/parity,
+pytorch-crf, or its DataLoader (extra [parity], from a checkout).
 
   python -m mner_jax.benchmark --compile_for=v5e:4x4 --config.dtype=bfloat16
 

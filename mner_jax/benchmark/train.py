@@ -133,8 +133,8 @@ def run(config, sizes, *, repeats, pytorch=None):
   Yields:
     Rows {"variant", "batch", "length", "ms", "spread_ms",
     "examples_per_second", "tflops", "share_of_peak", "gigabytes",
-    "start_seconds"}; `share_of_peak` is relative to `matmul_peak` of all devices
-    in the row's precision, `start_seconds` are those of tracing, lowering and
+    "start_seconds"}; `share_of_peak` is relative to `matmul_peak` of all
+    devices in the row's precision, `start_seconds` are those of tracing, lowering and
     compiling. A variant that needs too much memory has "failed" instead. Beside
     PyTorch, one device is measured.
   """
